@@ -1,0 +1,49 @@
+# Two commands are all that a newcomer needs: `make up` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+PY := .venv/bin/python
+STAMP := .venv/.graftline-setup
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup dev up test check fast-test fix engine-check latency kill base clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: ## Install what `make up` needs into .venv; instant when nothing changed.
+	@bash deploy/setup.sh
+
+dev: ## Install what the tests need besides.
+	@bash deploy/setup.sh --dev
+
+up: setup ## Engine, worker and gateway on :8000 with the embedded base; Ctrl-C stops them.
+	@.venv/bin/graftline up
+
+test: dev ## Everything, real vLLM included; the long claims have targets of their own.
+	$(PY) -m pytest -q -m "not claim"
+
+check: dev ## Lint, types, import contracts and the fast tests.
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+	$(PY) -m pytest -q -m "not slow and not vllm and not postgres and not claim and not gpu" tests
+
+fix: dev ## Format, and mend what the linter can.
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+engine-check: dev ## Replay every engine behaviour that we rely on against the installed vLLM.
+	$(PY) -m gateway.engines.conformance
+
+latency: dev ## The gateway's added latency over a fast mock, sequential and streaming.
+	$(PY) -m loadtests.latency
+
+kill: dev ## Kill the engine and the gateway under load; nothing answered is lost.
+	$(PY) -m loadtests.kill
+
+base: dev ## Train and quantize the embedded base again from its seed; prints the scores.
+	$(PY) -m training.base.ship
+
+clean: ## Remove local state (not the environment).
+	rm -rf .graftline .pytest_cache .mypy_cache .ruff_cache
