@@ -1,0 +1,164 @@
+"""Where the rows stand, a month to a shelf: partitions of one PostgreSQL table, or one SQLite file each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, Engine
+
+from monitoring.database import connect, migrate
+from monitoring.records.events import Inference
+from monitoring.records.periods import bounds, expired, least_id, period_at, period_of
+from monitoring.records.tables import OFFSETS, STEPS, advance
+
+_CONNECT_TIMEOUT_S = 5
+#: Any number that no other use of advisory locks in the same database shares.
+_PARTITION_LOCK = 0x6772_6166_7473
+
+
+class Shelves(Protocol):
+    """Where to write and read. Everything may raise what SQLAlchemy and the file system raise."""
+
+    def writing(self, events: Sequence[Inference], now: float) -> list[tuple[Engine, Sequence[Inference]]]:
+        """The events by the database they go to, oldest first; with no events, one database to note an offset in."""
+
+    def prepare(self, connection: Connection, events: Sequence[Inference]) -> None:
+        """Make room for the events' months, in the transaction that inserts them."""
+
+    def reading(self, first: str = "", last: str = "9999-99") -> list[Engine]:
+        """The databases that hold records of these months, oldest first."""
+
+    def drop_before(self, before: float) -> list[str]:
+        """Drop the months that lie wholly before; returns them."""
+
+    def close(self) -> None:
+        """Close every connection."""
+
+
+class Server:
+    """One PostgreSQL table, partitioned by month."""
+
+    def __init__(self, url: URL) -> None:
+        patient = url.update_query_dict({"connect_timeout": str(_CONNECT_TIMEOUT_S)} | dict(url.query))
+        self._engine = _private(connect(patient))
+        self._ready = False
+
+    def writing(self, events: Sequence[Inference], now: float) -> list[tuple[Engine, Sequence[Inference]]]:
+        return [(self._opened(), events)]
+
+    def prepare(self, connection: Connection, events: Sequence[Inference]) -> None:
+        for period in sorted({period_of(event.id) for event in events}):
+            name = f"inferences_{period.replace('-', '_')}"
+            if connection.scalar(sa.select(sa.func.to_regclass(name))) is not None:
+                continue
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_PARTITION_LOCK)))
+            first, end = (least_id(edge) for edge in bounds(period))
+            connection.exec_driver_sql(
+                f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF inferences FOR VALUES FROM ('{first}') TO ('{end}')"
+            )
+
+    def reading(self, first: str = "", last: str = "9999-99") -> list[Engine]:
+        return [self._opened()]
+
+    def drop_before(self, before: float) -> list[str]:
+        with self._opened().begin() as connection:
+            names = connection.scalars(
+                sa.text("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'inferences'::regclass")
+            )
+            gone = expired((name[-7:].replace("_", "-") for name in names), before)
+            for period in gone:
+                connection.exec_driver_sql(f"DROP TABLE inferences_{period.replace('-', '_')}")
+        return gone
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _opened(self) -> Engine:
+        """Tables are made at first use, so that a process may start while the database is away."""
+        if not self._ready:
+            migrate(self._engine, "records", STEPS)
+            self._ready = True
+        return self._engine
+
+
+class Months:
+    """A folder with one SQLite file a month, `records-2026-11.db`.
+
+    Rows and the offset that covers them share a file, unless a batch spans a month's end: then the offset goes with the
+    newest rows, last, so that a crash in between repeats rows and loses none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._engines: dict[str, Engine] = {}
+        self._turn = threading.Lock()
+
+    def writing(self, events: Sequence[Inference], now: float) -> list[tuple[Engine, Sequence[Inference]]]:
+        if not events:
+            period = next(reversed(self._periods()), period_at(now))
+            return [(self._open(period), ())]
+        by_period = groupby(sorted(events, key=lambda e: e.id), key=lambda e: period_of(e.id))
+        return [(self._open(period), list(some)) for period, some in by_period]
+
+    def prepare(self, connection: Connection, events: Sequence[Inference]) -> None:
+        """Nothing: the file is the month."""
+
+    def reading(self, first: str = "", last: str = "9999-99") -> list[Engine]:
+        return [self._open(period) for period in self._periods() if first <= period <= last]
+
+    def drop_before(self, before: float) -> list[str]:
+        gone = expired(self._periods(), before)
+        for period in gone:
+            self._keep_offsets(self._open(period), period_at(before))
+            with self._turn:
+                self._engines.pop(period).dispose()
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{self._path(period)}{suffix}").unlink(missing_ok=True)
+        return gone
+
+    def close(self) -> None:
+        with self._turn:
+            for engine in self._engines.values():
+                engine.dispose()
+            self._engines.clear()
+
+    def _keep_offsets(self, engine: Engine, period: str) -> None:
+        """A spool file outlives its month when its writer does: without its offset it would be stored again."""
+        with engine.connect() as connection:
+            offsets = {row.file: row.done for row in connection.execute(sa.select(OFFSETS))}
+        if offsets:
+            with self._open(period).begin() as connection:
+                for file, done in offsets.items():
+                    advance(connection, file, done)
+
+    def _periods(self) -> list[str]:
+        return sorted(path.stem.removeprefix("records-") for path in self._folder.glob("records-????-??.db"))
+
+    def _path(self, period: str) -> Path:
+        return self._folder / f"records-{period}.db"
+
+    def _open(self, period: str) -> Engine:
+        with self._turn:
+            if period not in self._engines:
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                engine = _private(connect(URL.create("sqlite", database=str(self._path(period)))))
+                sa.event.listen(engine, "connect", _durable)
+                migrate(engine, "records", STEPS)
+                self._engines[period] = engine
+            return self._engines[period]
+
+
+def _durable(dbapi: Any, _record: Any) -> None:
+    """A spool file is removed once its rows are committed, so a commit must outlive a power cut."""
+    dbapi.execute("PRAGMA synchronous=FULL")
+
+
+def _private(engine: Engine) -> Engine:
+    """Errors of this engine never print a row's values: they are people's words."""
+    engine.hide_parameters = True
+    return engine
