@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 STAMP := .venv/.graftline-setup
 export PYTHONUNBUFFERED := 1
+# Without byte code vLLM's imports take twice their time, at every start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup dev up test check fast-test fix engine-check latency kill base clean

@@ -68,6 +68,8 @@ def migrate(engine: Engine, room: str, steps: Sequence[Step]) -> int:
     Steps are numbered by position, forward only. Two processes starting together are safe: the row is locked.
     """
     with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":  # CREATE TABLE IF NOT EXISTS races with itself there
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(7230411)"))
         _META.create_all(connection)
         if connection.execute(sa.select(REVISION.c.id)).first() is None:
             connection.execute(sa.insert(REVISION).values(id=1, revision=1))

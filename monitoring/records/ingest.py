@@ -39,6 +39,8 @@ class Ingester:
         for file in files:
             try:
                 moved += self._drain(file)
+            except FileNotFoundError:
+                self._offsets.pop(file.name, None)  # another ingester finished it
             except OSError as problem:
                 broken = problem
         if broken is not None:

@@ -1,0 +1,141 @@
+"""Starts what a measurement needs, as processes on free ports in a folder of their own, and stops all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(slots=True)
+class Stack:
+    """Running processes by name; `home` is GRAFTLINE_HOME of all of them."""
+
+    home: Path
+    env: dict[str, str]
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start a process whose output goes to `<home>/<name>.log`."""
+        with (self.home / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                argv, stdout=log, stderr=log, env={**self.env, **(env or {})}, start_new_session=True
+            )
+        self.processes[name] = process
+        return process
+
+    def kill(self, name: str) -> None:
+        """`kill -9` to the process and all in its group."""
+        process = self.processes.pop(name)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def stop(self, name: str, timeout_s: float = 40) -> int:
+        """SIGTERM, then wait; returns the exit code."""
+        process = self.processes.pop(name)
+        process.terminate()
+        try:
+            return process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return process.wait()
+
+    def log(self, name: str) -> str:
+        return (self.home / f"{name}.log").read_text(errors="replace")
+
+
+@contextlib.contextmanager
+def stack(**settings: str) -> Iterator[Stack]:
+    """An empty stack; `settings` become `GRAFTLINE_*` variables of all its processes."""
+    with tempfile.TemporaryDirectory(prefix="graftline-") as folder:
+        home = Path(folder)
+        ours = {f"GRAFTLINE_{name.upper()}": value for name, value in settings.items()}
+        outside = {k: v for k, v in os.environ.items() if not k.startswith("GRAFTLINE_")}
+        running = Stack(home, {**outside, "GRAFTLINE_HOME": str(home), **ours})
+        try:
+            yield running
+        finally:
+            for name in reversed(list(running.processes)):
+                running.stop(name)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def scripted(running: Stack, name: str, *, port: int, model: str, **options: str) -> str:
+    """Start a scripted engine; returns its URL."""
+    argv = [sys.executable, "-m", "gateway.engines.scripted", "--port", str(port), "--model", model]
+    for option, value in options.items():
+        argv += [f"--{option.replace('_', '-')}", value]
+    running.start(name, argv)
+    wait_for(f"http://127.0.0.1:{port}/health", timeout_s=30)
+    return f"http://127.0.0.1:{port}"
+
+
+def gateway(running: Stack, *, port: int, name: str = "gateway", env: Mapping[str, str] | None = None) -> str:
+    """Start a gateway process on `port`; returns its base URL once it lives."""
+    running.start(name, [sys.executable, "-m", "gateway.cli", "serve"], {"GRAFTLINE_PORT": str(port), **(env or {})})
+    wait_for(f"http://127.0.0.1:{port}/healthz", timeout_s=60)
+    return f"http://127.0.0.1:{port}"
+
+
+def make_key(running: Stack, **options: str) -> str:
+    """A key by the CLI; every role unless told otherwise."""
+    argv = [sys.executable, "-m", "gateway.cli", "keys", "create", "--name", "loadtest"]
+    for role in options.pop("roles", "user engineer operator auditor").split():
+        argv += ["--role", role]
+    for option, value in options.items():
+        argv += [f"--{option.replace('_', '-')}", value]
+    return subprocess.run(argv, env=running.env, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def wait_for(url: str, *, timeout_s: float, status: int = 200) -> float:
+    """Seconds until `url` answers with `status`; raises `TimeoutError` with what it said last."""
+    began = time.monotonic()
+    said: object = None
+    while time.monotonic() - began < timeout_s:
+        try:
+            said, _ = get(url)
+            if said == status:
+                return time.monotonic() - began
+        except OSError as error:
+            said = error
+        time.sleep(0.05)
+    raise TimeoutError(f"{url} did not answer {status} within {timeout_s:g} s; last: {said}")
+
+
+def get(url: str, key: str = "", timeout_s: float = 5) -> tuple[int, bytes]:
+    return call("GET", url, None, key, timeout_s)
+
+
+def call(method: str, url: str, body: Any, key: str = "", timeout_s: float = 60) -> tuple[int, bytes]:
+    """One request on a connection of its own: (status, body)."""
+    host, _, path = url.removeprefix("http://").partition("/")
+    connection = http.client.HTTPConnection(host, timeout=timeout_s)
+    try:
+        headers = {"Content-Type": "application/json"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        connection.request(method, f"/{path}", None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except http.client.HTTPException as error:
+        raise OSError(str(error)) from error
+    finally:
+        connection.close()

@@ -1,0 +1,104 @@
+"""Ids that sort by time, and lines that come back as what they were or are refused."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+
+from monitoring.records import errors
+from monitoring.records.events import Inference, decode, encode, from_parts, moment, uuid7
+from monitoring.records.periods import bounds, expired, least_id, period_of
+
+EVENT = Inference(
+    id="019aa54e-9c80-7000-8000-000000000001", endpoint="chat", model="support", started_at=1763700000.25, status=200
+)
+
+
+def test_ids_are_version_7_sort_as_they_were_made_and_tell_when() -> None:
+    made = [uuid7() for _ in range(1000)]
+    assert made == sorted(set(made))
+    assert {(uuid.UUID(each).version, uuid.UUID(each).variant) for each in made} == {(7, uuid.RFC_4122)}
+    assert abs(moment(made[0]) - datetime.now(UTC).timestamp()) < 60
+
+
+def test_the_example_of_the_rfc_comes_out() -> None:
+    """RFC 9562, A.6."""
+    made = from_parts(0x017F22E279B0, 0xCC3, 0x18C4DC0C0C07398F)
+    assert made == "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
+    assert moment(made) == datetime(2022, 2, 22, 19, 22, 22, tzinfo=UTC).timestamp()
+
+
+def test_a_line_comes_back_as_it_was() -> None:
+    whole = replace(
+        EVENT, first_byte_ms=1.5, metadata={"a": "→\n"}, request='{"a":"\\n"}', stored=True, captured="full"
+    )
+    for event in (EVENT, whole):
+        line = encode(event)
+        assert line.endswith(b"\n")
+        assert line.count(b"\n") == 1
+        assert decode(line) == event
+
+
+def test_fields_of_a_later_version_are_ignored_and_missing_ones_have_their_default() -> None:
+    document = orjson.loads(encode(EVENT)) | {"novelty": 1}
+    del document["attempts"]
+    assert decode(orjson.dumps(document)) == EVENT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "surprise"},
+        {"id": str(uuid.UUID(int=5))},
+        {"id": "not an id"},
+        {"id": "ffffffff-ffff-7000-8000-000000000000"},
+        {"status": "200"},
+        {"status": -1},
+        {"prompt_tokens": 1 << 60},
+        {"total_ms": None},
+        {"completion_id": "x" * 513},
+        {"metadata": {"a": 1}},
+        {"captured": "everything"},
+        {"model": None},
+    ],
+    ids=str,
+)
+def test_a_line_that_no_store_could_hold_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(errors.BadRecord):
+        decode(orjson.dumps(orjson.loads(encode(EVENT)) | change))
+
+
+@pytest.mark.parametrize("line", [b"", b"\n", b"garbage\n", encode(EVENT)[:-5], b"\xff" + encode(EVENT), b"[]"])
+def test_garbage_is_refused(line: bytes) -> None:
+    with pytest.raises(errors.BadRecord):
+        decode(line)
+
+
+def test_text_that_is_not_unicode_cannot_be_written() -> None:
+    with pytest.raises(errors.BadRecord):
+        encode(replace(EVENT, model="\ud800"))
+
+
+def test_months_follow_the_id_in_utc() -> None:
+    december = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
+    assert period_of(least_id(december)) == "2026-12"
+    assert period_of(least_id(december - 0.001)) == "2026-11"
+    assert bounds("2026-11")[1] == bounds("2026-12")[0] == december
+    assert bounds("2026-12")[1] == datetime(2027, 1, 1, tzinfo=UTC).timestamp()
+
+
+def test_only_months_wholly_before_have_expired() -> None:
+    december = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
+    assert expired(["2026-12", "2026-11", "2025-01"], december) == ["2025-01", "2026-11"]
+    assert expired(["2026-11"], december - 0.001) == []
+
+
+def test_every_error_has_a_code_of_its_own() -> None:
+    tree: list[type[errors.RecordsError]] = [errors.RecordsError, *errors.RecordsError.__subclasses__()]
+    assert len({each.code for each in tree}) == len(tree)
+    assert errors.__doc__ is not None
+    assert all(each.__name__ in errors.__doc__ for each in tree)
