@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from gateway.engines import launch
+from gateway.engines.process import launch
 from training.base import PATH as BASE
 
 #: The name that the base is served by, here and in `graftline up`.

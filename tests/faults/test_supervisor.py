@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.engines.supervisor import Backoff, Child, ChildFailed, State, Status, Supervisor, log_tail
+from gateway.engines.process.supervisor import Backoff, Child, ChildFailed, State, Status, Supervisor, log_tail
 
 pytestmark = pytest.mark.slow
 
@@ -240,7 +240,7 @@ import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_supervisor import script
-from gateway.engines.supervisor import Supervisor
+from gateway.engines.process.supervisor import Supervisor
 folder = Path(sys.argv[1])
 names = ("engine", "gateway")
 children = [script(folder, name, "stubborn", "grandchild") for name in names]

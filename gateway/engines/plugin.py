@@ -1,0 +1,121 @@
+"""Our vLLM general plugin: cures two faults of vLLM 0.32 on the CPU, and says in the engine's log whether it did.
+
+1. Rows without an adapter, batched with rows that have one, get the adapter of the last slot (an index of -1 reads the
+   last slot): the base answers with somebody's adapter. Cured by `punica` and `grouped`.
+2. Without AMX the int8 kernel leaves `layer.weight = None`, whose device LoRA then asks for; the engine does not start.
+
+Nothing is changed on a GPU, nor where vLLM's internals are not the ones that were read: then one line, beginning with
+`OFF`, names the difference. `make engine-check` shows what that means for the answers; `graftline doctor` looks for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+from typing import Any
+
+#: What the engine's log is searched for.
+NAME = "graftline_cpu_lora"
+ON = "graftline plugin on: "
+OFF = "graftline plugin OFF: "
+
+_PUNICA = "vllm.lora.punica_wrapper.punica_cpu"
+_LAYERS = "vllm.lora.layers."
+
+#: The parameters that our methods replace one for one, as of vLLM 0.32.0.
+EXPECTED: dict[str, tuple[str, ...]] = {
+    "update_metadata": ("self", "mapping", "lora_index_to_id", "max_loras", "vocab_size", "kwargs"),
+    "add_shrink": ("self", "y", "x", "lora_a_stacked", "scale", "kwargs"),
+    "add_expand": ("self", "y", "x", "lora_b_stacked", "output_slices", "offset_start", "add_inputs", "kwargs"),
+    "add_lora_embedding": ("self", "y", "x", "lora_b_stacked", "add_inputs", "kwargs"),
+    "add_lora_linear": (
+        *("self", "y", "x", "lora_a_stacked", "lora_b_stacked", "scale", "output_slices", "buffer", "kwargs"),
+    ),
+    "add_lora_logits": ("self", "y", "x", "lora_a_stacked", "lora_b_stacked", "scale", "buffer", "kwargs"),
+}
+_PROPERTIES = ("token_lora_indices", "sampler_indices")
+
+
+def register() -> None:
+    """Called by vLLM in each of its processes, possibly more than once."""
+    log = logging.getLogger("vllm.graftline")
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        log.info("%snothing to cure on %s", ON, current_platform.device_type)
+        return
+    for cure in (_cure_mixed_batches, _cure_int8):
+        try:
+            log.info("%s%s", ON, cure())
+        except (ImportError, AttributeError, TypeError) as error:
+            log.error("%s%s: %s", OFF, cure.__name__.removeprefix("_cure_"), error)
+
+
+def in_log(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the plugin said in an engine's log: (what it cured, what it could not). Both empty: it was not there."""
+    lines = text.splitlines()
+    on = dict.fromkeys(line.partition(ON)[2] for line in lines if ON in line)
+    off = dict.fromkeys(line.partition(OFF)[2] for line in lines if OFF in line)
+    return tuple(on), tuple(off)
+
+
+def differences(wrapper: type) -> list[str]:
+    """How vLLM's CPU wrapper differs from the one that our methods were written for."""
+    found = [f"{name} is gone" for name in (*EXPECTED, *_PROPERTIES) if not hasattr(wrapper, name)]
+    for name, expected in EXPECTED.items():
+        method = getattr(wrapper, name, None)
+        if method is None or getattr(method, "graftline", False):
+            continue
+        parameters = tuple(inspect.signature(method).parameters)
+        if parameters != expected:
+            found.append(f"{name} takes ({', '.join(parameters)}), expected ({', '.join(expected)})")
+    return found
+
+
+def _cure_mixed_batches() -> str:
+    wrapper = importlib.import_module(_PUNICA).PunicaWrapperCPU
+    if changed := differences(wrapper):
+        raise TypeError("vLLM's CPU LoRA wrapper has changed: " + "; ".join(changed))
+    if not getattr(wrapper.update_metadata, "graftline", False):
+        install(wrapper)
+    return "rows grouped by adapter, base rows untouched"
+
+
+def install(wrapper: Any) -> None:
+    """Put our methods on `wrapper`, marked so that a second registration leaves them alone."""
+    from gateway.engines import punica
+
+    theirs = wrapper.update_metadata
+
+    def update_metadata(self: Any, *args: Any, **kwargs: Any) -> None:
+        theirs(self, *args, **kwargs)
+        punica.forget_plans(self)
+
+    setattr(update_metadata, "graftline", True)  # noqa: B010
+    wrapper.update_metadata = update_metadata
+    for name in EXPECTED.keys() - {"update_metadata"}:
+        method = getattr(punica, name)
+        method.graftline = True
+        setattr(wrapper, name, method)
+
+
+def _cure_int8() -> str:
+    """Layers whose weight was packed away live on the CPU."""
+    import torch
+
+    holders: list[Any] = [importlib.import_module(_LAYERS + name) for name in ("utils", "base_linear", "fused_moe")]
+    theirs = holders[0]._get_lora_device
+    if getattr(theirs, "graftline", False):
+        return "LoRA on int8 layers"
+    if tuple(inspect.signature(theirs).parameters) != ("base_layer",):
+        raise TypeError(f"vLLM's _get_lora_device takes {inspect.signature(theirs)}, expected (base_layer)")
+
+    def device(base_layer: Any) -> Any:
+        packed_away = hasattr(base_layer, "weight") and base_layer.weight is None
+        return torch.device("cpu") if packed_away else theirs(base_layer)
+
+    setattr(device, "graftline", True)  # noqa: B010
+    for holder in holders:
+        holder._get_lora_device = device
+    return "LoRA on int8 layers"
