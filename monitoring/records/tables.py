@@ -68,7 +68,7 @@ STEPS: Sequence[Step] = (_create,)
 
 
 def insert(connection: Connection, events: Sequence[Inference]) -> None:
-    """Add the events whose ids are new. Compiled once and given plain rows, which halves what a row costs."""
+    """Add the events whose ids are new. On SQLite compiled once and given plain rows: a third less for each."""
     if not events:
         return
     if connection.dialect.name == "postgresql":

@@ -1,0 +1,70 @@
+"""The control app: its routers, who may call them, and every error in OpenAI's shape."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from gateway.api import errors
+from gateway.api.control import adapters, keys, models
+from gateway.api.control.caller import Plane
+from gateway.control import Control
+from gateway.errors import BadRequest, GatewayError, UnknownRoute, WrongMethod
+from gateway.pipeline import Gateway
+from gateway.settings import Settings
+
+log = logging.getLogger("graftline.control")
+
+
+def control_app(gw: Gateway, control: Control, settings: Settings) -> FastAPI:
+    """The FastAPI app of one process."""
+    app = FastAPI(title="Graftline", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app.state.plane = Plane(gateway=gw, control=control, settings=settings)
+    for router in (models.router, adapters.router, keys.router):
+        app.include_router(router)
+    app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(RequestValidationError, _not_valid)
+    for cls in errors.OURS:
+        app.add_exception_handler(cls, _answer)
+    app.add_exception_handler(Exception, _unforeseen)
+    return app
+
+
+async def _answer(_: Request, error: Exception) -> Response:
+    return Response(
+        errors.body(error),
+        errors.status(error)[0],
+        {k.decode(): v.decode() for k, v in errors.headers(error)},
+        media_type="application/json",
+    )
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    what = f"{request.method} {request.url.path[:200]}"
+    wrapped: GatewayError
+    if error.status_code == 404:
+        wrapped = UnknownRoute(f"Unknown request URL: {what}. The README lists the routes.")
+    elif error.status_code == 405:
+        wrapped = WrongMethod(f"{request.url.path[:200]} does not take {request.method}.")
+    else:
+        wrapped = BadRequest(str(error.detail))
+    return await _answer(request, wrapped)
+
+
+async def _not_valid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found: list[dict[str, Any]] = list(error.errors())
+    lines = [f"{'.'.join(str(p) for p in e['loc'] if p != 'body')}: {e['msg']}" for e in found]
+    param = ".".join(str(part) for part in found[0]["loc"] if part != "body") or None
+    return await _answer(request, BadRequest("; ".join(lines), param=param, code="invalid_value"))
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    log.error("request %s failed", request.scope.get("graftline.request_id"), exc_info=error)
+    return await _answer(request, error)

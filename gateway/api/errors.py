@@ -1,0 +1,111 @@
+"""Every error a client can see: its HTTP status, its OpenAI type, and its bytes. The one place where they meet.
+
+The SDK retries 408, 409, 429 and 5xx by itself; what must not be retried says so with `x-should-retry`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import orjson
+
+from adapters import errors as adapter_errors
+from gateway import errors as gateway_errors
+from gateway.access import errors as access_errors
+from gateway.engines import errors as engine_errors
+
+Header = tuple[bytes, bytes]
+
+#: The most specific class wins. (status, OpenAI `type`)
+STATUS: dict[type[Exception], tuple[int, str]] = {
+    gateway_errors.GatewayError: (500, "server_error"),
+    gateway_errors.BadRequest: (400, "invalid_request_error"),
+    gateway_errors.TooLarge: (413, "invalid_request_error"),
+    gateway_errors.UnknownModel: (404, "invalid_request_error"),
+    gateway_errors.UnknownRoute: (404, "invalid_request_error"),
+    gateway_errors.WrongMethod: (405, "invalid_request_error"),
+    gateway_errors.ClientTimeout: (408, "invalid_request_error"),
+    gateway_errors.NoCapacity: (503, "server_error"),
+    gateway_errors.StaleSnapshot: (503, "server_error"),
+    access_errors.AccessError: (500, "server_error"),
+    access_errors.Unauthenticated: (401, "authentication_error"),
+    access_errors.Forbidden: (403, "permission_error"),
+    access_errors.OverQuota: (429, "rate_limit_error"),
+    access_errors.RequestTooLarge: (429, "rate_limit_error"),
+    access_errors.BudgetSpent: (429, "insufficient_quota"),
+    access_errors.KeyNotFound: (404, "invalid_request_error"),
+    access_errors.LedgerError: (503, "server_error"),
+    access_errors.BadKey: (400, "invalid_request_error"),
+    engine_errors.EngineError: (502, "server_error"),
+    engine_errors.EngineTimeout: (504, "server_error"),
+    adapter_errors.AdapterError: (500, "server_error"),
+    adapter_errors.NotFound: (404, "invalid_request_error"),
+    adapter_errors.Conflict: (409, "invalid_request_error"),
+    adapter_errors.IllegalMove: (409, "invalid_request_error"),
+    adapter_errors.Rejected: (422, "invalid_request_error"),
+    adapter_errors.BadArchive: (400, "invalid_request_error"),
+    adapter_errors.BadName: (400, "invalid_request_error"),
+    adapter_errors.TooLarge: (413, "invalid_request_error"),
+    adapter_errors.Unavailable: (503, "server_error"),
+    adapter_errors.BadBase: (500, "server_error"),
+    adapter_errors.BadWeights: (500, "server_error"),
+    adapter_errors.DigestMismatch: (500, "server_error"),
+}
+
+OURS = (
+    gateway_errors.GatewayError,
+    access_errors.AccessError,
+    engine_errors.EngineError,
+    adapter_errors.AdapterError,
+)
+
+
+def status(error: Exception) -> tuple[int, str]:
+    """(HTTP status, OpenAI type) of an error of ours, or of one that we did not foresee."""
+    if isinstance(error, engine_errors.EngineRefused):
+        kind = "invalid_request_error" if error.status < 500 else "server_error"
+        return error.status, kind
+    for cls in type(error).__mro__:
+        if cls in STATUS:
+            return STATUS[cls]
+    return 500, "server_error"
+
+
+def body(error: Exception) -> bytes:
+    """The OpenAI error body. An unforeseen error says nothing of its insides."""
+    _, kind = status(error)
+    if not isinstance(error, OURS):
+        message, code, param = (
+            "Something went wrong inside the gateway; the request id names it in the logs.",
+            None,
+            None,
+        )
+        return _document(message, kind, param, code or "internal_error", {})
+    extra: dict[str, object] = {}
+    if isinstance(error, adapter_errors.Rejected):
+        extra["reasons"] = [
+            {"code": r.code, "field": r.field, "found": r.found, "allowed": r.allowed, "advice": r.advice}
+            for r in error.reasons
+        ]
+    return _document(str(error), kind, getattr(error, "param", None), error.code, extra)
+
+
+def headers(error: Exception) -> list[Header]:
+    """When to come back, and whether to try at all."""
+    found: list[Header] = []
+    retry_after_s = getattr(error, "retry_after_s", None)
+    if retry_after_s is not None:
+        found.append((b"retry-after-ms", b"%d" % math.ceil(retry_after_s * 1e3)))
+        found.append((b"retry-after", b"%d" % math.ceil(retry_after_s)))
+    if status(error)[0] in (409, 429) and not getattr(error, "retryable", False):
+        found.append((b"x-should-retry", b"false"))
+    return found
+
+
+def event(error: Exception) -> bytes:
+    """The same error inside a stream that has begun."""
+    return b"data: " + body(error) + b"\n\n"
+
+
+def _document(message: str, kind: str, param: object, code: str, extra: dict[str, object]) -> bytes:
+    return orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": code, **extra}})

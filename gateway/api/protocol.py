@@ -1,0 +1,94 @@
+"""The HTTP/1.1 protocol of the gateway: uvicorn's, with limits on a request's head in bytes and time, and typed errors.
+
+uvicorn leaves both to a proxy in front; we have none. A client that sends its head a byte a second is dropped, and one
+that never finishes it costs a timer and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+
+def bounded(header_bytes_max: int, header_timeout_s: float) -> type[HttpToolsProtocol]:
+    """The protocol class with these limits; uvicorn makes one instance a connection."""
+    limits = {"header_bytes_max": header_bytes_max, "header_timeout_s": header_timeout_s}
+    return type("Bounded", (Bounded,), limits)
+
+
+class Bounded(HttpToolsProtocol):
+    """One connection. The limits are set by `bounded`."""
+
+    header_bytes_max = 32 << 10
+    header_timeout_s = 10.0
+
+    _head_bytes = 0
+    _in_head = True
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            if self._head_timer is None:
+                self._wait_for_head()
+            self._head_bytes += len(data)
+            super().data_received(data)
+            if self._in_head and self._head_bytes > self.header_bytes_max:
+                self._refuse(
+                    431, "request_head_too_large", f"The request's head is over {self.header_bytes_max} bytes."
+                )
+            return
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        if sum(len(n) + len(v) for n, v in self.headers) + len(self.url) > self.header_bytes_max:
+            self._refuse(431, "request_head_too_large", f"The request's head is over {self.header_bytes_max} bytes.")
+            return
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if self.cycle is not None:
+            super().on_message_complete()
+        self._in_head, self._head_bytes = True, 0
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle is not None:
+            super().on_body(body)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "invalid_http", "This is not an HTTP/1.1 request that can be understood.")
+
+    def _wait_for_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.header_timeout_s, self._too_slow)
+
+    def _too_slow(self) -> None:
+        self._head_timer = None
+        if self._head_bytes == 0:
+            self.transport.close()
+        else:
+            self._refuse(408, "request_timeout", f"The request's head took longer than {self.header_timeout_s:g} s.")
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        if self.transport.is_closing():
+            return
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+        content = orjson.dumps({"error": error})
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(content)
+        self.transport.write(STATUS_LINE[status] + head + content)
+        self.transport.close()

@@ -1,0 +1,99 @@
+"""The ASGI app: inference and health straight from here, everything else through the control plane."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.api import errors
+from gateway.api.health import Health
+from gateway.api.openai.endpoint import Inference
+from gateway.api.openai.exchange import Receive, Send
+from gateway.api.openai.parse import head
+from gateway.errors import TooLarge, WrongMethod
+from gateway.pipeline import PATHS
+from gateway.routing.ids import wire_id
+from gateway.settings import Settings
+from gateway.values import Endpoint
+
+_CONTROL_BYTES_MAX = 1 << 20
+_UPLOADS = "/v1/adapters"
+
+
+class Root:
+    """Routes by exact path; the hot paths come first and touch no framework."""
+
+    def __init__(self, *, inference: Inference, health: Health, control: Any, settings: Settings) -> None:
+        self._inference, self._health, self._control, self._settings = inference, health, control, settings
+        self._hot: dict[str, Endpoint] = {path: endpoint for endpoint, path in PATHS.items()}  # type: ignore[misc]
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await _decline(scope, receive, send)
+            return
+        path = scope["path"]
+        endpoint = self._hot.get(path)
+        if endpoint is not None and scope["method"] == "POST":
+            await self._inference(scope, receive, send, endpoint)
+        elif path in self._health.paths:
+            await self._health(scope, receive, _named(scope, send))
+        elif endpoint is not None:
+            error = WrongMethod(f"{path} takes POST, not {scope['method'][:16]}.")
+            await refuse(_named(scope, send), error, (b"allow", b"POST"))
+        else:
+            await self._to_control(scope, receive, _named(scope, send))
+
+    async def _to_control(self, scope: Any, receive: Receive, send: Send) -> None:
+        upload = scope["path"] == _UPLOADS and scope["method"] == "POST"
+        bytes_max = self._settings.upload_bytes_max if upload else _CONTROL_BYTES_MAX
+        for name, value in scope["headers"]:
+            if name == b"content-length" and (not value.isdigit() or int(value) > bytes_max):
+                await refuse(send, _too_large(bytes_max), (b"connection", b"close"))
+                return
+        read = 0
+
+        async def counted() -> dict[str, Any]:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > bytes_max:
+                raise _too_large(bytes_max)
+            return message
+
+        await self._control(scope, counted, send)
+
+
+async def refuse(send: Send, error: Exception, *headers: errors.Header) -> None:
+    """Answer with an error that was met outside of any route."""
+    data = errors.body(error)
+    head = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(data)),
+        *errors.headers(error),
+        *headers,
+    ]
+    await send({"type": "http.response.start", "status": errors.status(error)[0], "headers": head})
+    await send({"type": "http.response.body", "body": data})
+
+
+def _too_large(bytes_max: int) -> TooLarge:
+    return TooLarge(f"The request's body is larger than the {bytes_max} bytes that are allowed.")
+
+
+def _named(scope: Any, send: Send) -> Send:
+    """Every answer carries a request id: the client's, where it sent a sound one."""
+    request_id = head(scope["headers"]).request_id or f"req-{wire_id()}".encode()
+    scope["graftline.request_id"] = request_id.decode()
+
+    async def named(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+        await send(message)
+
+    return named
+
+
+async def _decline(scope: Any, receive: Receive, send: Send) -> None:
+    """Lifespan is run by the process, not by the server; there are no web sockets."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1003})

@@ -1,0 +1,198 @@
+"""The one place where parts are joined: by plain constructor calls, so that tests can replace any of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.access.ledger import Ledger
+from gateway.api.control.routes import control_app
+from gateway.api.health import Health
+from gateway.api.openai.endpoint import Inference
+from gateway.api.openai.exchange import Watch
+from gateway.api.root import Root
+from gateway.capture.meters import Meters
+from gateway.capture.outbox import Outbox
+from gateway.control import Control, open_control
+from gateway.engines.fleet import Fleet
+from gateway.engines.vllm import Vllm
+from gateway.loops import every
+from gateway.pipeline import Gateway
+from gateway.routing.replicas import Replicas
+from gateway.routing.store import Beat
+from gateway.routing.watcher import Source, Watcher
+from gateway.settings import Settings
+from monitoring.records.ingest import Ingester
+from monitoring.records.spool import Spool
+from monitoring.records.sql import SqlRecords
+from monitoring.telemetry.shared import Metrics
+
+log = logging.getLogger("graftline")
+
+HEALTH_EVERY_S = 0.5
+BEAT_EVERY_S = 0.25
+LEDGER_EVERY_S = 5.0
+FLEET_EVERY_S = 0.25
+INGEST_EVERY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """One gateway process: its ASGI app, and what must run beside it."""
+
+    app: Root
+    gateway: Gateway
+    outbox: Outbox
+    watch: Watch
+    control: Control
+    metrics: Metrics
+    name: str
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Everything beside the HTTP server: snapshot, capture, health checks, signs of life."""
+        gw = self.gateway
+        async with AsyncExitStack() as stack:
+            stack.callback(self.metrics.close)
+            self.outbox.start()
+            stack.callback(self.outbox.close)
+            gw.watcher.start()
+            stack.callback(gw.watcher.stop)
+            stack.callback(gw.ledger.close)
+            stack.push_async_callback(gw.replicas.close)
+            await gw.replicas.check()
+            loops = (
+                every("health", HEALTH_EVERY_S, gw.replicas.check, timeout_s=10, metrics=self.metrics),
+                every("watch", 1.0, self.watch.tick, timeout_s=10, metrics=self.metrics),
+                every("ledger", LEDGER_EVERY_S, self._flush, timeout_s=10, metrics=self.metrics),
+                every("beat", BEAT_EVERY_S, self._beat, timeout_s=10, metrics=self.metrics),
+            )
+            await stack.enter_async_context(_beside(*loops))
+            yield
+
+    async def _flush(self) -> None:
+        """Spent budgets reach the disk, so that a power loss forgets a few seconds of them at most."""
+        await asyncio.to_thread(self.gateway.ledger.flush)
+
+    async def _beat(self) -> None:
+        gw = self.gateway
+        gauge = self.metrics.gauge
+        gauge("graftline_inflight").set(len(self.watch))
+        gauge("graftline_snapshot_age_seconds").set(gw.watcher.age_s)
+        gauge("graftline_records_waiting").set(self.outbox.waiting)
+        beat = Beat(
+            gateway=self.name, at=time.time(), revision=gw.watcher.snapshot.revision, inflight=dict(gw.replicas.by_name)
+        )
+        await asyncio.to_thread(self.control.fleet.beat, beat)
+
+
+def build(settings: Settings, *, worker: int = 0, engines: Mapping[str, Vllm] | None = None) -> Serving:
+    """Join one gateway process. `worker` is its number among `settings.workers`."""
+    name = f"gateway-{worker}"
+    control = open_control(settings)
+    metrics = Metrics(settings.metrics, name)
+    source = Source(
+        database=control.database,
+        keys=control.keys,
+        adapters=control.adapters,
+        fleet=control.fleet,
+        base_name=control.base.name,
+        base_created=control.base.created,
+    )
+    gateway = Gateway(
+        settings=settings,
+        watcher=Watcher(source, poll_s=settings.snapshot_poll_ms / 1e3),
+        replicas=Replicas(engines or connect_engines(settings), settings.inflight_max),
+        ledger=Ledger(settings.home.absolute() / "quota.ledger", worker, settings.workers),
+        base_digest=control.base.digest,
+    )
+    outbox = Outbox(
+        Spool(settings.spool, name),
+        Meters(metrics),
+        base_digest=control.base.digest,
+        records_max=settings.outbox_records_max,
+        flush_s=settings.outbox_flush_ms / 1e3,
+    )
+    watch = Watch(
+        request_timeout_s=settings.request_timeout_s,
+        send_timeout_s=settings.send_timeout_s,
+        keep_alive_s=settings.keep_alive_s,
+    )
+    health = Health(gateway, outbox, settings)
+    app = Root(
+        inference=Inference(gateway, outbox, watch),
+        health=health,
+        control=control_app(gateway, control, settings),
+        settings=settings,
+    )
+    return Serving(
+        app=app,
+        gateway=gateway,
+        outbox=outbox,
+        watch=watch,
+        control=control,
+        metrics=metrics,
+        name=f"{name}@{os.uname().nodename}",
+    )
+
+
+def connect_engines(settings: Settings) -> dict[str, Vllm]:
+    """One client per replica."""
+    return {name: Vllm(name, url) for name, url in settings.replicas.items()}
+
+
+async def work(settings: Settings, *, capacity: int, stop: asyncio.Event) -> None:
+    """The worker: the fleet loop and the ingester, until `stop` is set."""
+    control = open_control(settings)
+    metrics = Metrics(settings.metrics, "worker")
+    records = SqlRecords(settings.records_url or settings.home.absolute() / "records")
+    ingester = Ingester(settings.spool, records)
+    fleet = Fleet(
+        connect_engines(settings),
+        registry=control.registry,
+        store=control.adapters,
+        artifacts=control.artifacts,
+        fleet=control.fleet,
+        metrics=metrics,
+        revision=control.revision,
+        base_name=control.base.name,
+        capacity=capacity,
+        drain_timeout_s=settings.drain_timeout_s,
+    )
+
+    async def ingest() -> None:
+        moved = await asyncio.to_thread(ingester.step)
+        metrics.counter("graftline_records_ingested_total").add(moved)
+
+    loops = (
+        every("fleet", FLEET_EVERY_S, fleet.step, timeout_s=120, metrics=metrics),
+        every("ingest", INGEST_EVERY_S, ingest, timeout_s=300, metrics=metrics),
+    )
+    async with _beside(*loops):
+        log.info("the worker is ready")
+        await stop.wait()
+    await ingest()
+    await fleet.close()
+    metrics.close()
+
+
+@asynccontextmanager
+async def _beside(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run loops in one task group for as long as the block lasts."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(loop) for loop in loops]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task

@@ -1,0 +1,197 @@
+"""From a draft to an `Inference` record: answers put together, media replaced by their digests, text redacted. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from gateway.capture.draft import Draft
+from monitoring.records.events import Inference, uuid7
+from monitoring.safety.redact import redact, redact_json
+
+
+def compose(draft: Draft, base_digest: str) -> Inference:
+    """The record of one request. Bodies are kept only where the key's policy and the caller allow it."""
+    call, key, target = draft.call, draft.key, draft.target
+    policy = key.capture if key else "metadata"
+    if call is not None and call.tags.store is False:
+        policy = "metadata"
+    answer = _answer(draft)
+    usage = _usage(draft, answer)
+    full = policy == "full"
+    tags = call.tags if call else None
+    return Inference(
+        id=uuid7(),
+        completion_id=str(answer.get("id") or ""),
+        request_id=draft.request_id,
+        tenant=key.tenant if key else "",
+        key_id=key.id if key else "",
+        endpoint=draft.endpoint,
+        model=call.model[:200] if call else "",
+        adapter=target.adapter if target else "",
+        digest=target.digest if target else "",
+        base_digest=base_digest,
+        replica=draft.replica,
+        arm="",
+        started_at=draft.started_at,
+        first_byte_ms=_ms(draft, draft.first_byte),
+        first_token_ms=_ms(draft, draft.first_token),
+        last_token_ms=_ms(draft, draft.last_token),
+        total_ms=_ms(draft, draft.ended) or 0.0,
+        status=draft.status,
+        error=draft.error,
+        finish=_finish(answer),
+        incomplete=draft.incomplete,
+        stream=draft.streamed,
+        attempts=draft.attempts,
+        retry_count=tags.retry_count if tags else 0,
+        prompt_tokens=usage[0],
+        completion_tokens=usage[1],
+        cached_tokens=usage[2],
+        user=redact(tags.user).text if tags else "",
+        conversation=redact(tags.conversation).text if tags else "",
+        metadata={k: redact(v).text for k, v in tags.metadata.items()} if tags and policy != "off" else {},
+        captured="full" if full else "metadata",
+        stored=bool(tags and tags.store and full),
+        request=_request(draft.raw) if full and draft.raw else None,
+        response=_response(answer, draft) if full and answer else None,
+    )
+
+
+def _ms(draft: Draft, moment: float) -> float | None:
+    return round((moment - draft.started) * 1e3, 3) if moment else None
+
+
+def _request(raw: bytes) -> str | None:
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return redact(raw[:4096].decode("utf-8", "replace")).text
+    return orjson.dumps(redact_json(_without_media(document))).decode()
+
+
+def _response(answer: dict[str, Any], draft: Draft) -> str:
+    if draft.truncated:
+        answer = answer | {"truncated": True}
+    return orjson.dumps(redact_json(answer)).decode()
+
+
+def _answer(draft: Draft) -> dict[str, Any]:
+    """The answer as one document, whether it was streamed or not."""
+    data = b"".join(draft.answer)
+    if not data or draft.status != 200:
+        return {}
+    if draft.streamed:
+        return _joined(data)
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return {}
+    if draft.endpoint == "embeddings":
+        document.pop("data", None)
+    return document if type(document) is dict else {}
+
+
+def _joined(data: bytes) -> dict[str, Any]:
+    """Put the pieces of a stream together, choice by choice."""
+    joined: dict[str, Any] = {}
+    choices: dict[int, dict[str, Any]] = {}
+    for event in _events(data):
+        try:
+            part = orjson.loads(event)
+        except orjson.JSONDecodeError:
+            continue
+        if "response" in part:  # the last event of a Responses stream holds the whole
+            joined = part["response"]
+            continue
+        for name in ("id", "object", "created", "model"):
+            joined.setdefault(name, part.get(name))
+        for piece in part.get("choices") or ():
+            _add(choices.setdefault(piece.get("index", 0), {"index": piece.get("index", 0)}), piece)
+    if choices:
+        joined["choices"] = [choices[i] for i in sorted(choices)]
+    return joined
+
+
+def _events(data: bytes) -> Iterator[bytes]:
+    """The JSON of every data event, in order, without the end mark."""
+    for event in data.split(b"\n\n"):
+        at = event.find(b"data: ")
+        if at >= 0 and event[at:] != b"data: [DONE]":
+            yield event[at + 6 :]
+
+
+def _add(choice: dict[str, Any], piece: dict[str, Any]) -> None:
+    delta = piece.get("delta")
+    if delta is not None:
+        message = choice.setdefault("message", {"role": "assistant", "content": ""})
+        message["content"] += delta.get("content") or ""
+        for call in delta.get("tool_calls") or ():
+            _add_tool_call(message.setdefault("tool_calls", []), call)
+    elif piece.get("text"):
+        choice["text"] = choice.get("text", "") + piece["text"]
+    if piece.get("finish_reason"):
+        choice["finish_reason"] = piece["finish_reason"]
+
+
+def _add_tool_call(calls: list[dict[str, Any]], piece: dict[str, Any]) -> None:
+    index = piece.get("index", 0)
+    while len(calls) <= index < 256:
+        calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+    if index >= len(calls):
+        return
+    call, function = calls[index], piece.get("function") or {}
+    call["id"] = call["id"] or piece.get("id") or ""
+    call["function"]["name"] += function.get("name") or ""
+    call["function"]["arguments"] += function.get("arguments") or ""
+
+
+def _finish(answer: dict[str, Any]) -> str:
+    choices = answer.get("choices")
+    if choices:
+        return str(choices[0].get("finish_reason") or "")
+    return str(answer.get("status") or "")
+
+
+def _usage(draft: Draft, answer: dict[str, Any]) -> tuple[int, int, int]:
+    """(prompt, completion, cached) tokens as the engine counted them; zeros where it never said."""
+    usage = answer.get("usage")
+    if draft.usage:
+        try:
+            usage = orjson.loads(draft.usage).get("usage")
+        except orjson.JSONDecodeError:
+            usage = None
+    if type(usage) is not dict:
+        return 0, 0, 0
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+    prompt = usage.get("prompt_tokens", usage.get("input_tokens")) or 0
+    completion = usage.get("completion_tokens", usage.get("output_tokens")) or 0
+    return int(prompt), int(completion), int(details.get("cached_tokens") or 0)
+
+
+def _without_media(value: Any) -> Any:
+    """Every data: URL and base64 blob replaced by its digest, size and type."""
+    if type(value) is dict:
+        return {
+            name: _blob(part) if name == "data" and type(part) is str and len(part) > 256 else _without_media(part)
+            for name, part in value.items()
+        }
+    if type(value) is list:
+        return [_without_media(v) for v in value]
+    if type(value) is str and value[:5] == "data:":
+        kind, _, payload = value[5:].partition(",")
+        return _blob(payload, kind.partition(";")[0])
+    return value
+
+
+def _blob(payload: str, kind: str = "") -> dict[str, Any]:
+    try:
+        data = base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError):
+        data = payload.encode()
+    return {"media": kind, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}

@@ -1,0 +1,102 @@
+"""From drafts to the spool: a bounded queue and one thread, so that no request ever waits for a record.
+
+A record whose answer ended `flush_s` ago is in the spool. While the disk refuses, encoded records wait in memory up
+to a bound; beyond it each one dropped is counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+
+from gateway.capture.compose import compose
+from gateway.capture.draft import Draft
+from gateway.capture.meters import Meters
+from monitoring.records.errors import SpoolFull
+from monitoring.records.events import encode
+from monitoring.records.spool import Spool
+
+log = logging.getLogger("graftline.capture")
+_RETRY_S = 0.5
+
+
+class Outbox:
+    """One per process. `put` is called by the serving loop, everything else happens in the thread."""
+
+    def __init__(self, spool: Spool, meters: Meters, *, base_digest: str, records_max: int, flush_s: float) -> None:
+        self._spool, self._meters, self._base_digest = spool, meters, base_digest
+        self._records_max, self._flush_s = records_max, flush_s
+        self._drafts: deque[Draft] = deque()
+        self._lines: deque[bytes] = deque()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self.refused = False
+        self.dropped = 0
+
+    def put(self, draft: Draft) -> None:
+        """Hand a finished draft over; never waits, never raises."""
+        if len(self._drafts) + len(self._lines) >= self._records_max:
+            self.dropped += 1
+            return
+        self._drafts.append(draft)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what is there and stop."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(10)
+        self.flush()
+        self._spool.close()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._drafts) + len(self._lines)
+
+    def flush(self) -> bool:
+        """Compose and write all that is waiting; False when the disk refused."""
+        while self._drafts:
+            draft = self._drafts.popleft()
+            record = compose(draft, self._base_digest)
+            self._meters.count(record)
+            if draft.key is None or draft.key.capture != "off":
+                self._lines.append(encode(record))
+        self._meters.dropped(self.dropped)
+        if not self._lines:
+            return True
+        batch = list(self._lines)
+        try:
+            self._spool.append(batch)
+        except SpoolFull as error:
+            if not self.refused:
+                log.error("records wait in memory, the spool refused them: %s", error)
+            self.refused = True
+            self._meters.spool_failed()
+            for _ in range(error.written):
+                self._lines.popleft()
+            return False
+        for _ in batch:
+            self._lines.popleft()
+        if self.refused:
+            log.info("the spool takes records again; %d were dropped so far", self.dropped)
+        self.refused = False
+        return True
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.wait(self._flush_s)
+            try:
+                written = self.flush()
+            except Exception:  # the loop's supervisor: a record that cannot be composed must not end all capture
+                self.dropped += 1
+                self._meters.dropped(self.dropped)
+                log.exception("a record could not be written")
+                continue
+            if not written:
+                time.sleep(_RETRY_S)

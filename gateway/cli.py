@@ -1,0 +1,110 @@
+"""`graftline`: parse, read the settings, call the function that the HTTP route calls, exit with a code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from adapters.errors import AdapterError
+from gateway.access.errors import AccessError
+from gateway.engines.errors import EngineError
+from gateway.engines.process.devices import NoDevice
+from gateway.engines.process.flags import RefusedFlags
+from gateway.engines.process.launch import BadLaunch
+from gateway.engines.process.supervisor import ChildFailed
+from gateway.errors import GatewayError
+from gateway.settings import PREFIX, SettingsError, load
+from gateway.verbs import adapters, doctor, keys, quantize
+from gateway.verbs.console import say
+from training.errors import TrainingError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(adapters.app, name="adapters", help="Register, list, promote, roll back and retire adapters.")
+app.add_typer(keys.app, name="keys", help="Make, list and revoke API keys.")
+app.command("quantize")(quantize.quantize)
+app.command("doctor")(doctor.doctor)
+
+FORESEEN = (
+    AdapterError,
+    AccessError,
+    BadLaunch,
+    ChildFailed,
+    EngineError,
+    GatewayError,
+    NoDevice,
+    RefusedFlags,
+    SettingsError,
+    TrainingError,
+)
+
+
+@app.command()
+def up(
+    base: Annotated[str, typer.Option(help="The base: tidewell, a folder, or a hub id.")] = "",
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+) -> None:
+    """Run the engine, the worker and the gateway on this machine, in the foreground."""
+    from gateway.processes import configure_logs
+    from gateway.processes import up as run
+
+    environ = dict(os.environ)
+    if base:
+        environ[PREFIX + "BASE"] = base
+    if port is not None:
+        environ[PREFIX + "PORT"] = str(port)
+    configure_logs(logging.WARNING)
+    run(load(environ), environ, say)
+
+
+@app.command()
+def serve(worker: Annotated[int, typer.Option(help="This process's number among `workers`.")] = 0) -> None:
+    """Run one gateway process."""
+    from gateway.processes import configure_logs
+    from gateway.processes import serve as run
+
+    configure_logs()
+    run(load(os.environ), worker=worker)
+
+
+@app.command()
+def work() -> None:
+    """Run the worker: loads adapters into engines, moves records into the store."""
+    from gateway.processes import configure_logs, run_worker
+
+    configure_logs()
+    run_worker(load(os.environ))
+
+
+@app.command()
+def config() -> None:
+    """Print every setting with its value and what it means."""
+    from gateway.verbs.console import settings_table
+
+    settings_table(load(os.environ))
+
+
+def main() -> None:
+    """Entry point: foreseen errors become one clear message and exit code 1."""
+    try:
+        app(standalone_mode=False)
+    except FORESEEN as error:
+        say(f"[bold red]error[/] ({error.code}) {error}", markup=True)
+        sys.exit(1)
+    except typer.Abort:
+        sys.exit(130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:  # the CLI's main: one of the three places that may catch everything
+        if hasattr(error, "show"):  # click's own: a wrong option or argument
+            error.show()
+            sys.exit(getattr(error, "exit_code", 2))
+        logging.getLogger("graftline").exception("unforeseen")
+        sys.exit(70)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Control state of one installation, opened once per process: keys, adapters, fleet rows. CLI and routes share it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.engine import Engine
+
+from adapters.artifacts.local import Artifacts
+from adapters.checks.modules import BaseModules
+from adapters.errors import NotFound, Rejected
+from adapters.lifecycle import CURRENT, State
+from adapters.limits import Limits as AdapterLimits
+from adapters.names import ByNumber, parse
+from adapters.registry import Registry
+from adapters.sql import SqlStore as AdapterSql
+from adapters.store import Version
+from gateway.access.keys import Key, Role, mint
+from gateway.access.sql import SqlStore as KeySql
+from gateway.routing.sql import SqlFleetStore
+from gateway.settings import Settings, SettingsError
+from monitoring.database import connect, reading, revision
+from training.base.digest import folder_digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """The base model that everything is served from and checked against."""
+
+    name: str
+    folder: Path
+    digest: str
+    created: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    database: Engine
+    keys: KeySql
+    adapters: AdapterSql
+    artifacts: Artifacts
+    registry: Registry
+    limits: AdapterLimits
+    fleet: SqlFleetStore
+    base: Base
+
+    def revision(self) -> int:
+        with reading(self.database).begin() as connection:
+            return revision(connection)
+
+
+def open_control(settings: Settings) -> Control:
+    """Open (and on the first start, make) the control state under `settings.home`."""
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = connect(settings.control_url)
+    base = find_base(settings)
+    adapters = AdapterSql(database)
+    artifacts = Artifacts(settings.artifacts)
+    limits = AdapterLimits(rank_max=settings.engine.max_lora_rank, bytes_max=settings.upload_bytes_max)
+    return Control(
+        database=database,
+        keys=KeySql(database),
+        adapters=adapters,
+        artifacts=artifacts,
+        registry=Registry(
+            adapters,
+            artifacts,
+            BaseModules.read(base.folder),
+            base.digest,
+            limits,
+            reserved=frozenset({base.name}),
+        ),
+        limits=limits,
+        fleet=SqlFleetStore(database),
+        base=base,
+    )
+
+
+def find_base(settings: Settings) -> Base:
+    """The base's folder and identity. A hub id must be in the local hub cache: nothing is fetched here."""
+    folder = settings.base_folder or _cached(settings.base)
+    if folder is None:
+        raise SettingsError(
+            f"The base {settings.base!r} is neither 'tidewell', nor a folder, nor in the local hub cache. "
+            f"Fetch it once where there is a network (`hf download {settings.base}`), or give its folder."
+        )
+    return Base(
+        name=settings.served_name,
+        folder=folder,
+        digest=folder_digest(folder),
+        created=int((folder / "config.json").stat().st_mtime),
+    )
+
+
+def make_admin_key(control: Control, path: Path) -> bool:
+    """Write a key with every role to `path`, mode 0600, unless one is there; returns whether one was made."""
+    if path.exists():
+        return False
+    secret, key = mint(tenant="default", name="admin", roles=list(Role), now=time.time(), who="graftline up")
+    control.keys.insert(key)
+    part = path.with_suffix(".part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secret + "\n")
+    part.rename(path)
+    return True
+
+
+def wait_verified(
+    control: Control, version: Version, *, timeout_s: float, sleep: Callable[[float], None] = time.sleep
+) -> Version:
+    """The version once it is verified; as it is when the time is over. Raises `Rejected` with the reasons."""
+    until = time.monotonic() + timeout_s
+    while True:
+        version = control.adapters.get(version.name, version.number)
+        if version.state is State.REJECTED:
+            raise Rejected(version.reasons)
+        if version.state is State.VERIFIED or time.monotonic() > until:
+            return version
+        sleep(0.05)
+
+
+def retire_model(control: Control, model: str, *, who: str, why: str) -> str:
+    """Retire what `model` names: `support:7` that version, `support@candidate` the version it points at with every
+    alias that does, `support` the name with all its versions and aliases.
+
+    Returns what was retired. Raises `NotFound` when there is nothing of that name, `Conflict` for a version by number
+    that an alias points at.
+    """
+    asked = parse(model)
+    if isinstance(asked, ByNumber):
+        control.registry.retire(asked.name, asked.number, who=who, why=why)
+        return model
+    if "@" in model:
+        version = control.registry.resolve_name(model)
+        control.registry.retire(version.name, version.number, who=who, why=why, take_down=True)
+        return model
+    versions = [v for v in control.adapters.list(asked.name) if v.state in CURRENT]
+    if not versions:
+        raise NotFound(f"There is no adapter {asked.name!r} to retire.")
+    for version in versions:
+        control.registry.retire(version.name, version.number, who=who, why=why, take_down=True)
+    return asked.name
+
+
+def actor(key: Key) -> str:
+    """How a key is named in audit rows."""
+    return f"{key.tenant}/{key.name}"
+
+
+def _cached(hub_id: str) -> Path | None:
+    """The newest snapshot of a hub id in the local cache, by the hub's documented folder layout."""
+    root = Path.home() / ".cache" / "huggingface" / "hub" / f"models--{hub_id.replace('/', '--')}" / "snapshots"
+    found = sorted(root.glob("*/config.json"), key=lambda path: path.stat().st_mtime)
+    return found[-1].parent if found else None

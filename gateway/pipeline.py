@@ -1,0 +1,290 @@
+"""The life of one request: the only path to an engine.
+
+    identify → reserve → resolve → place → stream → settle
+
+The first byte is the point of no return. Before it, a failure has a true status and may be tried elsewhere; after it,
+a failure is an event in the stream, and is never tried again.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+
+import orjson
+
+from gateway.access.identify import require, token
+from gateway.access.keys import Key, Role
+from gateway.access.ledger import Ledger
+from gateway.access.quota import Remaining
+from gateway.capture.draft import Draft
+from gateway.engines import sse
+from gateway.engines.errors import (
+    AdapterMissing,
+    EngineBroke,
+    EngineError,
+    EngineRefused,
+    EngineTimeout,
+    EngineUnreachable,
+)
+from gateway.engines.upstream import Answer
+from gateway.errors import AdapterUnavailable, EngineFailed, StaleSnapshot
+from gateway.routing.replicas import Replicas, Seated
+from gateway.routing.resolve import resolve
+from gateway.routing.retry import Patience
+from gateway.routing.snapshot import Snapshot
+from gateway.routing.watcher import Watcher
+from gateway.settings import Settings
+from gateway.values import Call, Target
+
+PATHS = {
+    "chat": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "responses": "/v1/responses",
+    "embeddings": "/v1/embeddings",
+}
+_ANSWER_BYTES_MAX = 256 << 20
+_REFUSAL_BYTES_MAX = 1 << 20
+_FAILED_WITHIN = "The engine failed while it worked on this answer."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """What requests share in one process; joined in `gateway/app.py`."""
+
+    settings: Settings
+    watcher: Watcher
+    replicas: Replicas
+    ledger: Ledger
+    base_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """The first thing `serve` yields: who answers, and what is left of the key's quota."""
+
+    target: Target
+    replica: str
+    fallback: str
+    remaining: Remaining | None
+
+
+async def serve(call: Call, gw: Gateway, draft: Draft) -> AsyncGenerator[Opening | bytes, None]:
+    """One `Opening`, then the answer's bytes. Each step may raise the errors named beside it."""
+    snapshot = current(gw)  # StaleSnapshot
+    key = draft.key = snapshot.keyring.find(token(call.bearer), draft.started_at)  # Unauthenticated
+    require(key, Role.USER)  # Forbidden
+    target = resolve(snapshot, key, call.model)  # UnknownModel
+    hold = gw.ledger.reserve(key, _reservation(call, key))  # OverQuota
+    try:
+        async with aclosing(_attempt(call, gw, draft, key, target)) as parts:  # NoCapacity, EngineRefused
+            async for part in parts:
+                yield part
+    finally:
+        hold.settle(draft.tokens_used)
+
+
+def _reservation(call: Call, key: Key) -> int:
+    """Tokens to reserve: a guess is never more than the key may use in a minute, or the call could never run."""
+    limit = key.limits.tokens_per_min
+    return min(call.tokens_max, limit) if call.open_ended and limit is not None else call.tokens_max
+
+
+def current(gw: Gateway) -> Snapshot:
+    """The routing snapshot; raises `StaleSnapshot` when it is too old to vouch for what can be revoked."""
+    if gw.watcher.age_s > gw.settings.snapshot_age_max_s:
+        raise StaleSnapshot(
+            f"Control state was last seen {gw.watcher.age_s:.0f} s ago; keys cannot be vouched for any more."
+        )
+    return gw.watcher.snapshot
+
+
+async def _attempt(
+    call: Call, gw: Gateway, draft: Draft, key: Key, target: Target
+) -> AsyncGenerator[Opening | bytes, None]:
+    """Try replicas until one gives a first byte, then pass its answer on."""
+    patience = Patience(adapter_wait_s=gw.settings.adapter_wait_s)
+    while True:
+        seat, target, fallback = await _place(gw, draft, key, target, patience)
+        draft.attempts += 1
+        draft.target, draft.replica, draft.fallback = target, seat.replica, fallback
+        answer: Answer | None = None
+        try:
+            answer = await _ask(seat, call, key, target, gw, draft)
+            reads, stream = aiter(answer), _framing(call, target, gw)
+            first = await _begin(reads, stream) if call.stream else await answer.read(_ANSWER_BYTES_MAX)
+        except (EngineError, StopAsyncIteration) as error:
+            if answer is not None:
+                answer.close()
+            seat.leave()
+            _judge(error, gw, seat, target, patience)  # raises what cannot be tried again
+            continue
+        except BaseException:
+            draft.tokens_used = _tokens(b"", call, draft)  # the client left, or time is over: the engine had begun
+            if answer is not None:
+                answer.close()
+            seat.leave()
+            raise
+        break
+    try:
+        draft.first_byte = time.perf_counter()
+        remaining = None if key.limits.unlimited else gw.ledger.remaining(key)
+        yield Opening(target=target, replica=seat.replica, fallback=fallback, remaining=remaining)
+        if call.stream:
+            async with aclosing(_pass_on(first, reads, stream, call, gw, draft)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        else:
+            yield _whole(first, call, target, gw, draft)
+    finally:
+        answer.close()
+        seat.leave()
+
+
+async def _place(gw: Gateway, draft: Draft, key: Key, target: Target, patience: Patience) -> tuple[Seated, Target, str]:
+    """A seat for the target, or for what its alias declares instead; waits a while for an adapter to come back."""
+    while True:
+        snapshot = gw.watcher.snapshot
+        try:
+            return gw.replicas.seat(snapshot, target, patience.tried), target, ""
+        except AdapterUnavailable:
+            other, why = _instead(snapshot, target)
+            if other is not None and gw.replicas.serves(snapshot, other):
+                return gw.replicas.seat(snapshot, other, patience.tried), other, why
+            await patience.wait()  # AdapterUnavailable when it has waited long enough
+
+
+def _instead(snapshot: Snapshot, target: Target) -> tuple[Target | None, str]:
+    if target.on_unavailable == "previous":
+        return target.previous, "previous"
+    if target.on_unavailable == "base":
+        return snapshot.base, "base"
+    return None, ""
+
+
+async def _ask(seat: Seated, call: Call, key: Key, target: Target, gw: Gateway, draft: Draft) -> Answer:
+    """Send the request; an answer that is not 200 becomes the error that it is."""
+    document = call.document
+    document["model"] = target.engine_name
+    if call.endpoint != "embeddings":
+        document["cache_salt"] = _salt(target.digest or gw.base_digest, key.tenant)
+    answer = await seat.engine.generate(
+        PATHS[call.endpoint],
+        orjson.dumps(document),
+        f"{draft.wire_id}{draft.attempts or ''}",
+        head_timeout_s=gw.settings.stall_timeout_s if call.stream else gw.settings.request_timeout_s,
+        stall_timeout_s=gw.settings.stall_timeout_s,
+    )
+    if answer.status != 200:
+        body = await answer.read(_REFUSAL_BYTES_MAX)
+        raise seat.engine.refusal(answer.status, body, PATHS[call.endpoint])
+    return answer
+
+
+def _judge(
+    error: EngineError | StopAsyncIteration, gw: Gateway, seat: Seated, target: Target, patience: Patience
+) -> None:
+    """Before the first byte: note what the failure says of the replica, and raise unless another try may help."""
+    if isinstance(error, AdapterMissing) and target.resident:
+        gw.replicas.lacks(seat.replica, target, gw.watcher.snapshot.revision)
+        return
+    if isinstance(error, EngineTimeout) or (isinstance(error, EngineRefused) and not error.retryable):
+        raise error
+    if isinstance(error, EngineUnreachable):
+        gw.replicas.failed(seat.replica)
+    if not patience.again(seat.replica):
+        raise EngineFailed(
+            f"{len(patience.tried)} of the engines failed before the answer began; the last one: {error}",
+            retry_after_s=5,
+        ) from error
+
+
+def _framing(call: Call, target: Target, gw: Gateway) -> sse.Stream:
+    return sse.Stream(
+        engine_name=target.engine_name,
+        model=orjson.dumps(call.model),
+        wants_usage=call.wants_usage,
+        responses=call.endpoint == "responses",
+        fingerprint=_fingerprint(gw.base_digest, target.digest),
+    )
+
+
+async def _begin(reads: AsyncIterator[bytes], stream: sse.Stream) -> bytes:
+    """The first bytes for the client. An engine's head says 200 before it has worked: an error event that comes first
+    is a failure like any other, and can be tried elsewhere."""
+    while not (out := stream.feed(await anext(reads))):
+        if stream.error:
+            raise EngineBroke(_FAILED_WITHIN)
+    return out
+
+
+async def _pass_on(
+    first: bytes, reads: AsyncIterator[bytes], stream: sse.Stream, call: Call, gw: Gateway, draft: Draft
+) -> AsyncGenerator[bytes, None]:
+    """A stream's bytes, renamed and framed; a failure from here on is an event in the stream."""
+    out, bytes_max = first, gw.settings.capture_bytes_max
+    roles_first = call.endpoint != "completions"  # the first event of the others holds no token yet
+    draft.streamed = True
+    try:
+        while True:
+            if out:
+                now = time.perf_counter()
+                if not draft.first_token and (draft.last_token or not roles_first):
+                    draft.first_token = now
+                draft.last_token = now
+                draft.keep(out, bytes_max)
+                yield out
+            if stream.error:
+                raise EngineBroke(_FAILED_WITHIN)
+            out = stream.feed(await anext(reads))
+    except StopAsyncIteration:
+        if not stream.done:
+            raise EngineBroke("The engine's answer ended before it was complete.") from None
+    finally:
+        draft.usage = stream.usage
+        draft.first_token = draft.first_token or draft.last_token
+        draft.tokens_used = _tokens(stream.usage, call, draft)
+        draft.incomplete = not stream.done
+
+
+def _whole(body: bytes, call: Call, target: Target, gw: Gateway, draft: Draft) -> bytes:
+    """An answer in one piece: the asked name back in, the caller's metadata with it."""
+    draft.first_token = draft.last_token = draft.first_byte
+    asked = orjson.dumps(call.model)
+    body = body.replace(b'"model":"' + target.engine_name.encode() + b'"', b'"model":' + asked, 1)
+    if call.tags.metadata and body[:1] == b"{" and call.endpoint == "chat":
+        body = b'{"metadata":' + orjson.dumps(call.tags.metadata) + b"," + body[1:]
+    if call.endpoint in ("chat", "completions"):
+        body = sse.stamped(body, _fingerprint(gw.base_digest, target.digest))
+    draft.keep(body, gw.settings.capture_bytes_max)
+    draft.tokens_used = _tokens(body, call, draft)
+    return body
+
+
+def _tokens(data: bytes, call: Call, draft: Draft) -> int:
+    """Tokens to settle: what the engine counted, else what was reserved for what was at least begun."""
+    at = data.rfind(b'"total_tokens":')
+    if at >= 0:
+        digits = data[at + 15 : at + 27]
+        end = next((i for i, c in enumerate(digits) if not 48 <= c <= 57), len(digits))
+        if end:
+            return int(digits[:end])
+    return min(call.tokens_max, len(draft.raw) // 4 + draft.answer_bytes // 150)
+
+
+@lru_cache(maxsize=65536)
+def _fingerprint(base: str, adapter: str) -> bytes:
+    """What made an answer, in OpenAI's field for it: the beginnings of both digests."""
+    parts = [digest.removeprefix("sha256:")[:12] for digest in (base, adapter) if digest]
+    return ("fp_" + "_".join(parts)).encode()
+
+
+@lru_cache(maxsize=65536)
+def _salt(digest: str, tenant: str) -> str:
+    """Keeps versions and tenants apart in every cache of the engine."""
+    return hmac.new(digest.encode(), tenant.encode(), sha256).hexdigest()[:32]

@@ -1,0 +1,96 @@
+"""The routing snapshot: everything a request needs to know of control state, immutable, swapped whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from adapters.lifecycle import State
+from adapters.registry import engine_name
+from adapters.store import Alias, Version
+from gateway.access.identify import Keyring
+from gateway.values import Target
+
+LIVE = "live"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One row of `GET /v1/models`."""
+
+    id: str
+    created: int
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Control state at one revision.
+
+    `targets` maps every string that `model` may be to what it means; `residents` maps a replica's name to the
+    engine-side names that it serves; `wanted` holds the engine-side names behind aliases.
+    """
+
+    revision: int
+    keyring: Keyring
+    base: Target
+    targets: Mapping[str, Target]
+    listed: Sequence[Listed]
+    residents: Mapping[str, frozenset[str]]
+    wanted: frozenset[str]
+
+
+def build(
+    *,
+    revision: int,
+    base_name: str,
+    base_created: int,
+    keyring: Keyring,
+    versions: Iterable[Version],
+    aliases: Iterable[Alias],
+    residents: Mapping[str, frozenset[str]],
+) -> Snapshot:
+    """Join the rows of one revision. Only verified versions can be asked for."""
+    base = Target(engine_name=base_name)
+    targets: dict[str, Target] = {base_name: base}
+    rows = [Listed(id=base_name, created=base_created)]
+    servable = {(v.name, v.number): v for v in versions if v.state is State.VERIFIED}
+    for (name, number), version in servable.items():
+        targets[f"{name}:{number}"] = _target(version)
+    wanted = set()
+    for alias in aliases:
+        version_ = servable.get((alias.name, alias.number))
+        if version_ is None:
+            continue
+        wanted.add(engine_name(version_))
+        earlier = servable.get((alias.name, alias.previous)) if alias.previous is not None else None
+        target = Target(
+            engine_name=engine_name(version_),
+            adapter=f"{version_.name}:{version_.number}",
+            digest=version_.digest,
+            on_unavailable=alias.on_unavailable,
+            previous=_target(earlier) if earlier else None,
+        )
+        spellings = [f"{alias.name}@{alias.alias}"]
+        if alias.alias == LIVE:
+            spellings.append(alias.name)
+        for spelling in spellings:
+            targets[spelling] = target
+        rows.append(Listed(id=spellings[-1], created=int(version_.created_at), digest=version_.digest))
+    return Snapshot(
+        revision=revision,
+        keyring=keyring,
+        base=base,
+        targets=targets,
+        listed=tuple(sorted(rows, key=lambda row: (row.digest != "", row.id))),
+        residents=residents,
+        wanted=frozenset(wanted),
+    )
+
+
+def _target(version: Version) -> Target:
+    return Target(
+        engine_name=engine_name(version),
+        adapter=f"{version.name}:{version.number}",
+        digest=version.digest,
+    )
