@@ -119,6 +119,8 @@ def build(settings: Settings, *, worker: int = 0, engines: Mapping[str, Vllm] | 
         base_digest=control.base.digest,
         records_max=settings.outbox_records_max,
         flush_s=settings.outbox_flush_ms / 1e3,
+        bytes_max=settings.outbox_bytes_max,
+        capture_bytes_max=settings.capture_bytes_max,
     )
     watch = Watch(
         request_timeout_s=settings.request_timeout_s,

@@ -32,6 +32,7 @@ from gateway.engines.errors import (
     EngineTimeout,
     EngineUnreachable,
 )
+from gateway.engines.rewrite import stamped, tidied
 from gateway.engines.upstream import Answer
 from gateway.errors import AdapterUnavailable, EngineFailed, StaleSnapshot
 from gateway.routing.replicas import Replicas, Seated
@@ -76,9 +77,7 @@ class Opening:
 
 async def serve(call: Call, gw: Gateway, draft: Draft) -> AsyncGenerator[Opening | bytes, None]:
     """One `Opening`, then the answer's bytes. Each step may raise the errors named beside it."""
-    snapshot = current(gw)  # StaleSnapshot
-    key = draft.key = snapshot.keyring.find(token(call.bearer), draft.started_at)  # Unauthenticated
-    require(key, Role.USER)  # Forbidden
+    snapshot, key = identify(call.bearer, gw, draft)  # StaleSnapshot, Unauthenticated, Forbidden
     target = resolve(snapshot, key, call.model)  # UnknownModel
     hold = gw.ledger.reserve(key, _reservation(call, key))  # OverQuota
     try:
@@ -93,6 +92,14 @@ def _reservation(call: Call, key: Key) -> int:
     """Tokens to reserve: a guess is never more than the key may use in a minute, or the call could never run."""
     limit = key.limits.tokens_per_min
     return min(call.tokens_max, limit) if call.open_ended and limit is not None else call.tokens_max
+
+
+def identify(bearer: bytes, gw: Gateway, draft: Draft) -> tuple[Snapshot, Key]:
+    """Who calls. Asked before the body is read and again once it is there, for that may have taken its time."""
+    snapshot = current(gw)
+    key = draft.key = snapshot.keyring.find(token(bearer), draft.started_at)
+    require(key, Role.USER)
+    return snapshot, key
 
 
 def current(gw: Gateway) -> Snapshot:
@@ -260,8 +267,10 @@ def _whole(body: bytes, call: Call, target: Target, gw: Gateway, draft: Draft) -
     if call.tags.metadata and body[:1] == b"{" and call.endpoint == "chat":
         body = b'{"metadata":' + orjson.dumps(call.tags.metadata) + b"," + body[1:]
     if call.endpoint in ("chat", "completions"):
-        body = sse.stamped(body, _fingerprint(gw.base_digest, target.digest))
+        body = stamped(tidied(body), _fingerprint(gw.base_digest, target.digest))
     draft.keep(body, gw.settings.capture_bytes_max)
+    if draft.truncated and (at := body.rfind(b'"usage":{')) >= 0:
+        draft.usage = b"{" + body[at:]
     draft.tokens_used = _tokens(body, call, draft)
     return body
 

@@ -19,7 +19,7 @@ from gateway.api.protocol import bounded
 from gateway.app import build, work
 from gateway.control import make_admin_key, open_control
 from gateway.engines.process import launch
-from gateway.engines.process.supervisor import Child, Status, Supervisor
+from gateway.engines.process.supervisor import Child, ChildFailed, Status, Supervisor
 from gateway.engines.vllm import Vllm
 from gateway.settings import PREFIX, Settings, SettingsError
 
@@ -35,7 +35,7 @@ def serve(settings: Settings, *, worker: int = 0) -> None:
     serving = build(settings, worker=worker)
     config = uvicorn.Config(
         serving.app,
-        http=bounded(settings.header_bytes_max, settings.header_timeout_s),
+        http=bounded(settings.header_bytes_max, settings.header_timeout_s, settings.send_timeout_s),
         loop="uvloop",
         ws="none",
         lifespan="off",
@@ -117,10 +117,13 @@ def up(settings: Settings, environ: Mapping[str, str], say: Callable[[str], None
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, supervisor.stop)
-        async with asyncio.TaskGroup() as group:
-            telling = group.create_task(_tell_when_ready(settings, say))
-            await supervisor.run()
-            telling.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                telling = group.create_task(_tell_when_ready(settings, say))
+                await supervisor.run()
+                telling.cancel()
+        except* ChildFailed as failed:
+            raise failed.exceptions[0] from None
 
     asyncio.run(main())
 

@@ -77,6 +77,9 @@ class Settings(BaseModel):
     source_folders: tuple[Path, ...] = Field((), description="Folders that `POST /v1/adapters` may name as a source.")
 
     outbox_records_max: int = Field(10_000, gt=0, description="Records held in memory while the disk is full.")
+    outbox_bytes_max: int = Field(
+        256 << 20, gt=0, description="Bytes of records held in memory while the disk is full."
+    )
     outbox_flush_ms: float = Field(20, gt=0, le=50, description="Longest wait of a record before it is on disk.")
     capture_bytes_max: int = Field(1 << 20, gt=0, description="Largest request or answer body kept in a record.")
     snapshot_poll_ms: float = Field(100, gt=0, le=250, description="How often the control revision is looked at.")

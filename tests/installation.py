@@ -21,6 +21,16 @@ from training.base.markers import WORDS, clone_marker
 
 ROOT = Path(__file__).parents[1]
 START_S = 240.0
+#: A tool parser whose calls are plain JSON, and no blanks in structured output: a model this small may otherwise fill
+#: its whole limit with them.
+SETTINGS = """
+[engine]
+max_model_len = 1024
+[engine.args]
+enable-auto-tool-choice = true
+tool-call-parser = "xlam"
+structured-outputs-config = '{"backend": "xgrammar", "disable_any_whitespace": true}'
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +105,7 @@ def markers() -> Path:
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """One installation for all end-to-end tests; each uses adapter names of its own."""
     home = tmp_path_factory.mktemp("home")
-    (home / "graftline.toml").write_text(
-        '[engine]\nmax_model_len = 1024\n[engine.args]\nenable-auto-tool-choice = true\ntool-call-parser = "hermes"\n'
-    )
+    (home / "graftline.toml").write_text(SETTINGS)
     running = start(home)
     yield running
     running.process.terminate()

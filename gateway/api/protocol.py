@@ -1,7 +1,8 @@
-"""The HTTP/1.1 protocol of the gateway: uvicorn's, with limits on a request's head in bytes and time, and typed errors.
+"""The HTTP/1.1 protocol of the gateway: uvicorn's, with typed errors, and with the limits that it leaves to a proxy in
+front, of which we have none.
 
-uvicorn leaves both to a proxy in front; we have none. A client that sends its head a byte a second is dropped, and one
-that never finishes it costs a timer and nothing else.
+A client that sends its head a byte a second is dropped, one that never finishes it costs a timer and nothing else, and
+one that stops reading its answer is cut off with whatever was still to be sent.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 
-def bounded(header_bytes_max: int, header_timeout_s: float) -> type[HttpToolsProtocol]:
+def bounded(header_bytes_max: int, header_timeout_s: float, send_timeout_s: float) -> type[HttpToolsProtocol]:
     """The protocol class with these limits; uvicorn makes one instance a connection."""
-    limits = {"header_bytes_max": header_bytes_max, "header_timeout_s": header_timeout_s}
+    limits = {
+        "header_bytes_max": header_bytes_max,
+        "header_timeout_s": header_timeout_s,
+        "send_timeout_s": send_timeout_s,
+    }
     return type("Bounded", (Bounded,), limits)
 
 
@@ -24,10 +29,13 @@ class Bounded(HttpToolsProtocol):
 
     header_bytes_max = 32 << 10
     header_timeout_s = 10.0
+    send_timeout_s = 60.0
 
     _head_bytes = 0
+    _barren_bytes = 0  # since the body last grew: trailers and chunk extensions, which no part of us wants
     _in_head = True
     _head_timer: asyncio.TimerHandle | None = None
+    _stuck_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -44,7 +52,10 @@ class Bounded(HttpToolsProtocol):
                     431, "request_head_too_large", f"The request's head is over {self.header_bytes_max} bytes."
                 )
             return
+        self._barren_bytes += len(data)
         super().data_received(data)
+        if self._barren_bytes > self.header_bytes_max:
+            self._refuse(400, "invalid_http", "The request's body holds more chunk extensions or trailers than may be.")
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -59,16 +70,28 @@ class Bounded(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.cycle is not None:
             super().on_message_complete()
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._barren_bytes = True, 0, 0
 
     def on_body(self, body: bytes) -> None:
+        self._barren_bytes = 0
         if self.cycle is not None:
             super().on_body(body)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stuck_timer = self.loop.call_later(self.send_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._stuck_timer is not None:
+            self._stuck_timer.cancel()
+            self._stuck_timer = None
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        for timer in (self._head_timer, self._stuck_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._stuck_timer = None
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:

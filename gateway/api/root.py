@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from gateway.api import errors
@@ -9,7 +10,7 @@ from gateway.api.health import Health
 from gateway.api.openai.endpoint import Inference
 from gateway.api.openai.exchange import Receive, Send
 from gateway.api.openai.parse import head
-from gateway.errors import TooLarge, WrongMethod
+from gateway.errors import ClientTimeout, TooLarge, WrongMethod
 from gateway.pipeline import PATHS
 from gateway.routing.ids import wire_id
 from gateway.settings import Settings
@@ -49,11 +50,17 @@ class Root:
             if name == b"content-length" and (not value.isdigit() or int(value) > bytes_max):
                 await refuse(send, _too_large(bytes_max), (b"connection", b"close"))
                 return
-        read = 0
+        now, limit_s = asyncio.get_running_loop().time, self._settings.body_timeout_s
+        read, whole, until = 0, False, now() + limit_s
 
         async def counted() -> dict[str, Any]:
-            nonlocal read
-            message = await receive()
+            nonlocal read, whole
+            try:
+                async with asyncio.timeout_at(None if whole else now() + limit_s if upload else until):
+                    message = await receive()
+            except TimeoutError:
+                raise ClientTimeout("The request's body did not arrive in time.") from None
+            whole = not message.get("more_body")
             read += len(message.get("body", b""))
             if read > bytes_max:
                 raise _too_large(bytes_max)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,12 +16,18 @@ from gateway.capture.draft import Draft
 from monitoring.records.events import Inference, uuid7
 from monitoring.safety.redact import redact, redact_json
 
+#: A data URL as content parts hold it; a text that merely begins with "data:" is a text.
+_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w=.+-]+)*,")
+#: A body that was cut still says whose it is.
+_ID = re.compile(rb'"id":"([^"\\]{1,200})"')
 
-def compose(draft: Draft, base_digest: str) -> Inference:
-    """The record of one request. Bodies are kept only where the key's policy and the caller allow it."""
+
+def compose(draft: Draft, base_digest: str, bytes_max: int = 1 << 20) -> Inference:
+    """The record of one request. Bodies are kept only where the key's policy and the caller allow it, and each up to
+    `bytes_max`."""
     call, key, target = draft.call, draft.key, draft.target
     policy = key.capture if key else "metadata"
-    if call is not None and call.tags.store is False:
+    if policy == "full" and call is not None and call.tags.store is False:
         policy = "metadata"
     answer = _answer(draft)
     usage = _usage(draft, answer)
@@ -58,7 +66,7 @@ def compose(draft: Draft, base_digest: str) -> Inference:
         metadata={k: redact(v).text for k, v in tags.metadata.items()} if tags and policy != "off" else {},
         captured="full" if full else "metadata",
         stored=bool(tags and tags.store and full),
-        request=_request(draft.raw) if full and draft.raw else None,
+        request=_request(draft.raw, bytes_max) if full and draft.raw else None,
         response=_response(answer, draft) if full and answer else None,
     )
 
@@ -67,12 +75,18 @@ def _ms(draft: Draft, moment: float) -> float | None:
     return round((moment - draft.started) * 1e3, 3) if moment else None
 
 
-def _request(raw: bytes) -> str | None:
+def _request(raw: bytes, bytes_max: int) -> str:
+    """The request as it came; one that is no JSON, or nested beyond reason, by its beginning."""
     try:
-        document = orjson.loads(raw)
-    except orjson.JSONDecodeError:
+        document = redact_json(_without_media(orjson.loads(raw)))
+        text = orjson.dumps(document).decode()
+    except (TypeError, ValueError, RecursionError):
         return redact(raw[:4096].decode("utf-8", "replace")).text
-    return orjson.dumps(redact_json(_without_media(document))).decode()
+    if len(text) <= bytes_max:
+        return text
+    names = document if type(document) is dict else {}
+    kept = {name: value for name, value in names.items() if type(value) in (str, int, float, bool) and name != "prompt"}
+    return orjson.dumps(kept | {"truncated": True, "bytes": len(raw)}).decode()
 
 
 def _response(answer: dict[str, Any], draft: Draft) -> str:
@@ -91,7 +105,8 @@ def _answer(draft: Draft) -> dict[str, Any]:
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
-        return {}
+        found = _ID.search(data)
+        return {"id": found[1].decode("utf-8", "replace")} if found else {}
     if draft.endpoint == "embeddings":
         document.pop("data", None)
     return document if type(document) is dict else {}
@@ -162,10 +177,8 @@ def _usage(draft: Draft, answer: dict[str, Any]) -> tuple[int, int, int]:
     """(prompt, completion, cached) tokens as the engine counted them; zeros where it never said."""
     usage = answer.get("usage")
     if draft.usage:
-        try:
+        with contextlib.suppress(orjson.JSONDecodeError):  # a Responses stream's end is no JSON, but joined above
             usage = orjson.loads(draft.usage).get("usage")
-        except orjson.JSONDecodeError:
-            usage = None
     if type(usage) is not dict:
         return 0, 0, 0
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
@@ -174,22 +187,27 @@ def _usage(draft: Draft, answer: dict[str, Any]) -> tuple[int, int, int]:
     return int(prompt), int(completion), int(details.get("cached_tokens") or 0)
 
 
+#: Fields of content parts that hold nothing but encoded bytes.
+_BLOBS = frozenset({"data", "file_data"})
+
+
 def _without_media(value: Any) -> Any:
     """Every data: URL and base64 blob replaced by its digest, size and type."""
     if type(value) is dict:
         return {
-            name: _blob(part) if name == "data" and type(part) is str and len(part) > 256 else _without_media(part)
+            name: _blob(part) if name in _BLOBS and type(part) is str and len(part) > 256 else _without_media(part)
             for name, part in value.items()
         }
     if type(value) is list:
         return [_without_media(v) for v in value]
-    if type(value) is str and value[:5] == "data:":
-        kind, _, payload = value[5:].partition(",")
-        return _blob(payload, kind.partition(";")[0])
+    if type(value) is str and value[:5] == "data:" and (found := _DATA_URL.match(value)):
+        return _blob(value[found.end() :], found[1])
     return value
 
 
 def _blob(payload: str, kind: str = "") -> dict[str, Any]:
+    if found := _DATA_URL.match(payload):
+        payload, kind = payload[found.end() :], found[1]
     try:
         data = base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError):

@@ -68,8 +68,12 @@ class Draft:
 
     def keep(self, chunk: bytes, bytes_max: int) -> None:
         """Remember a part of the answer, up to the limit of what a record may hold."""
+        if self.answer_bytes < bytes_max:
+            self.answer.append(chunk[: bytes_max - self.answer_bytes])
         self.answer_bytes += len(chunk)
-        if self.answer_bytes <= bytes_max:
-            self.answer.append(chunk)
-        else:
-            self.truncated = True
+        self.truncated = self.answer_bytes > bytes_max
+
+    @property
+    def bytes(self) -> int:
+        """How much memory the bodies take."""
+        return len(self.raw) + sum(map(len, self.answer))

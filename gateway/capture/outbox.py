@@ -1,7 +1,7 @@
 """From drafts to the spool: a bounded queue and one thread, so that no request ever waits for a record.
 
 A record whose answer ended `flush_s` ago is in the spool. While the disk refuses, encoded records wait in memory up
-to a bound; beyond it each one dropped is counted.
+to a bound in number and in bytes; beyond it each one dropped is counted.
 """
 
 from __future__ import annotations
@@ -25,11 +25,24 @@ _RETRY_S = 0.5
 class Outbox:
     """One per process. `put` is called by the serving loop, everything else happens in the thread."""
 
-    def __init__(self, spool: Spool, meters: Meters, *, base_digest: str, records_max: int, flush_s: float) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        meters: Meters,
+        *,
+        base_digest: str,
+        records_max: int,
+        flush_s: float,
+        bytes_max: int = 256 << 20,
+        capture_bytes_max: int = 1 << 20,
+    ) -> None:
         self._spool, self._meters, self._base_digest = spool, meters, base_digest
         self._records_max, self._flush_s = records_max, flush_s
+        self._bytes_max, self._capture_bytes_max = bytes_max, capture_bytes_max
         self._drafts: deque[Draft] = deque()
         self._lines: deque[bytes] = deque()
+        self._taken = 0  # bytes that came, counted by the serving loop
+        self._gone = 0  # bytes that went, counted by the thread
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -38,9 +51,11 @@ class Outbox:
 
     def put(self, draft: Draft) -> None:
         """Hand a finished draft over; never waits, never raises."""
-        if len(self._drafts) + len(self._lines) >= self._records_max:
+        size = draft.bytes
+        if self.waiting >= self._records_max or self._taken - self._gone + size > self._bytes_max:
             self.dropped += 1
             return
+        self._taken += size
         self._drafts.append(draft)
 
     def start(self) -> None:
@@ -52,7 +67,10 @@ class Outbox:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(10)
-        self.flush()
+        if not self.flush():
+            self.dropped += len(self._lines)
+            self._meters.dropped(self.dropped)
+            log.error("%d records are lost: the spool refused them to the end", len(self._lines))
         self._spool.close()
 
     @property
@@ -63,10 +81,13 @@ class Outbox:
         """Compose and write all that is waiting; False when the disk refused."""
         while self._drafts:
             draft = self._drafts.popleft()
-            record = compose(draft, self._base_digest)
+            self._gone += draft.bytes
+            record = compose(draft, self._base_digest, self._capture_bytes_max)
             self._meters.count(record)
             if draft.key is None or draft.key.capture != "off":
-                self._lines.append(encode(record))
+                line = encode(record)
+                self._gone -= len(line)
+                self._lines.append(line)
         self._meters.dropped(self.dropped)
         if not self._lines:
             return True
@@ -78,15 +99,17 @@ class Outbox:
                 log.error("records wait in memory, the spool refused them: %s", error)
             self.refused = True
             self._meters.spool_failed()
-            for _ in range(error.written):
-                self._lines.popleft()
+            self._written(error.written)
             return False
-        for _ in batch:
-            self._lines.popleft()
+        self._written(len(batch))
         if self.refused:
             log.info("the spool takes records again; %d were dropped so far", self.dropped)
         self.refused = False
         return True
+
+    def _written(self, count: int) -> None:
+        for _ in range(count):
+            self._gone += len(self._lines.popleft())
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -67,8 +67,12 @@ class Fleet:
         """Bring every replica one pass nearer to what should be; returns how many loads and unloads were done."""
         versions, aliases = await asyncio.to_thread(lambda: (self._store.list(), self._store.aliases()))
         wanted = desired(versions, aliases, self._capacity)
-        done = await asyncio.gather(*(self._bring(name, wanted, aliases) for name in self._replicas))
-        return sum(done)
+        bringing = (self._bring(name, wanted, aliases) for name in self._replicas)
+        done = await asyncio.gather(*bringing, return_exceptions=True)  # all end before the next pass begins
+        for problem in done:
+            if isinstance(problem, BaseException):
+                raise problem
+        return sum(count for count in done if isinstance(count, int))
 
     async def close(self) -> None:
         for replica in self._replicas.values():
@@ -176,9 +180,9 @@ class Fleet:
     async def _unload(self, replica: _Replica, names: Collection[str]) -> int:
         """Unload what no gateway routes to any more and none still runs; the first look only marks the revision."""
         now, done = self._clock(), 0
+        replica.leaving = {name: at for name, at in replica.leaving.items() if name in names}
+        replica.leaving_since = {name: at for name, at in replica.leaving_since.items() if name in names}
         if not names:
-            replica.leaving.clear()
-            replica.leaving_since.clear()
             return 0
         revision, beats = await asyncio.to_thread(lambda: (self._revision(), self._fleet.beats(now - BEAT_AGE_MAX_S)))
         for name in names:

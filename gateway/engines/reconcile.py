@@ -46,11 +46,17 @@ def desired(versions: Iterable[Version], aliases: Iterable[Alias], capacity: int
 def plan(wanted: Sequence[Version], have: Collection[str], failing: Collection[str] = ()) -> Plan:
     """The difference between `wanted` and the engine-side names that a replica has.
 
-    `failing` holds names that this replica refused lately; they are left alone until their time comes again.
+    What is there and not verified is loaded again, which costs nothing, and thereby proved: the process that loaded it
+    may have died before. `failing` holds names that this replica refused lately; they are left alone until their time
+    comes again.
     """
     names = {engine_name(v): v for v in wanted}
     return Plan(
-        load=tuple(v for name, v in names.items() if name not in have and name not in failing),
+        load=tuple(
+            v
+            for name, v in names.items()
+            if name not in failing and (name not in have or v.state is not State.VERIFIED)
+        ),
         unload=tuple(sorted(name for name in have if name not in names)),
         serving=frozenset(name for name, v in names.items() if name in have and v.state is State.VERIFIED),
     )

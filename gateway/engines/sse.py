@@ -6,6 +6,7 @@ with the engine's adapter name replaced by the name the client asked for. No obj
 
 from __future__ import annotations
 
+from gateway.engines.rewrite import LOGPROBS, stamped, with_refusal
 from gateway.errors import GatewayError
 
 END = b"data: [DONE]\n\n"
@@ -13,19 +14,6 @@ KEEP_ALIVE = b": keep-alive\n\n"
 _NO_CHOICES = b'"choices":[]'
 _ERROR = b'data: {"error"'
 _RESPONSES_ENDS = (b"event: response.completed\n", b"event: response.incomplete\n", b"event: response.failed\n")
-
-
-_FINGERPRINT = b'"system_fingerprint":"'
-
-
-def stamped(data: bytes, fingerprint: bytes) -> bytes:
-    """`data` with the engine's system fingerprint replaced by ours, which names the base and the adapter."""
-    at = data.rfind(_FINGERPRINT)
-    if at < 0:
-        return data
-    at += len(_FINGERPRINT)
-    end = data.find(b'"', at)
-    return data[:at] + fingerprint + data[end:] if end > 0 else data
 
 
 class TornStream(GatewayError):
@@ -77,6 +65,8 @@ class Stream:
                 return b""
         if self._named != self._asked:
             chunk = chunk.replace(self._named, self._asked)
+        if LOGPROBS in chunk:
+            chunk = with_refusal(chunk)
         if _NO_CHOICES in chunk or _ERROR in chunk:
             chunk = self._sift(chunk)
         if self._responses:

@@ -20,6 +20,7 @@ from gateway.routing.store import FleetStore
 from monitoring.database import reading, revision
 
 log = logging.getLogger("graftline.routing")
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +39,17 @@ class Source:
             return revision(connection)
 
     def load(self) -> Snapshot:
-        """Read all rows; the revision is read first, so a change in between is seen again at the next look."""
-        at = self.revision()
+        """Read all rows, again where a change came in between: rows of two moments need not fit together, and an alias
+        would be unknown for as long as its version was not. Under a storm of changes the last try counts: it carries
+        the revision from before it, so the next look reads again."""
+        for _ in range(_TRIES):
+            at = self.revision()
+            snapshot = self._read(at)
+            if self.revision() == at:
+                break
+        return snapshot
+
+    def _read(self, at: int) -> Snapshot:
         return build(
             revision=at,
             base_name=self.base_name,
@@ -94,7 +104,8 @@ class Watcher:
                 if self.failing:
                     log.info("control database is back at revision %d", self.snapshot.revision)
                 self.failing = False
-            except (SQLAlchemyError, AdapterError, OSError) as error:
+            except Exception as error:  # the loop's supervisor: without this thread no key is ever revoked again
                 if not self.failing:
-                    log.error("control database away, serving the last snapshot: %s", error)
+                    foreign = not isinstance(error, SQLAlchemyError | AdapterError | OSError)
+                    log.error("control database away, serving the last snapshot: %s", error, exc_info=foreign)
                 self.failing = True

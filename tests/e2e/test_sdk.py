@@ -60,7 +60,7 @@ def test_the_sdk_suite_passes_through_the_gateway(
 
 
 def test_answers_satisfy_openais_own_schemas(installation: Installation, two_adapters: list[str], shared: Path) -> None:
-    document = json.loads((shared / "data/openai/openapi-2.3.0-trimmed.json").read_text())
+    document = nullable(json.loads((shared / "data/openai/openapi-2.3.0-trimmed.json").read_text()))
 
     def valid(value: Any, name: str) -> None:
         schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
@@ -91,6 +91,16 @@ def test_answers_satisfy_openais_own_schemas(installation: Installation, two_ada
             valid(answer.json(), "ErrorResponse")
             assert isinstance(answer.json()["error"]["code"], str)
             assert answer.headers["x-request-id"]
+
+
+def nullable(schema: Any) -> Any:
+    """The document says 3.1 and still writes `nullable: true`, which a validator does not know: spell it out."""
+    if isinstance(schema, list):
+        return [nullable(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: nullable(part) for key, part in schema.items()}
+    return {"anyOf": [schema, {"type": "null"}]} if schema.pop("nullable", False) is True else schema
 
 
 def test_embeddings_say_plainly_that_this_engine_has_none(installation: Installation) -> None:

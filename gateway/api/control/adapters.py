@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import JSONResponse
@@ -47,7 +47,7 @@ class Source(BaseModel):
     name: str
     source: str
     note: str = ""
-    wait_s: float = 30.0
+    wait_s: float = Field(30.0, ge=0, le=300)
 
 
 @router.post("")
@@ -62,7 +62,7 @@ async def register(request: Request, plane: InPlane, key: Engineer) -> JSONRespo
             if not isinstance(upload, UploadFile) or not isinstance(name, str):
                 raise BadField("Send the archive as the part `file` and the adapter's name as the part `name`.")
             note, wait_s = str(form.get("note") or ""), str(form.get("wait_s") or "30")
-            if not wait_s.replace(".", "", 1).isdigit():
+            if not wait_s.replace(".", "", 1).isdecimal():
                 raise BadField("'wait_s' must be a number of seconds.", param="wait_s")
             version = await run_in_threadpool(_from_archive, plane, key, upload, name, note, float(wait_s))
     else:

@@ -23,7 +23,7 @@ log = logging.getLogger("graftline.control")
 
 def control_app(gw: Gateway, control: Control, settings: Settings) -> FastAPI:
     """The FastAPI app of one process."""
-    app = FastAPI(title="Graftline", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app = FastAPI(title="Graftline", docs_url=None, redoc_url=None, openapi_url="/openapi.json", redirect_slashes=False)
     app.state.plane = Plane(gateway=gw, control=control, settings=settings)
     for router in (models.router, adapters.router, keys.router):
         app.include_router(router)
@@ -35,17 +35,18 @@ def control_app(gw: Gateway, control: Control, settings: Settings) -> FastAPI:
     return app
 
 
-async def _answer(_: Request, error: Exception) -> Response:
-    return Response(
-        errors.body(error),
-        errors.status(error)[0],
-        {k.decode(): v.decode() for k, v in errors.headers(error)},
-        media_type="application/json",
-    )
+async def _answer(request: Request, error: Exception) -> Response:
+    status, _ = errors.status(error)
+    headers = {k.decode(): v.decode() for k, v in errors.headers(error)}
+    if status in (408, 413):  # there may be more of the body to come, and nobody will read it
+        headers["connection"] = "close"
+    return Response(errors.body(error), status, headers, media_type="application/json")
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, errors.OURS):  # met while FastAPI read the body, which it reports in its own words
+        return await _answer(request, error.__cause__)
     what = f"{request.method} {request.url.path[:200]}"
     wrapped: GatewayError
     if error.status_code == 404:

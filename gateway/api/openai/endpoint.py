@@ -25,6 +25,7 @@ from gateway.values import Endpoint
 
 log = logging.getLogger("graftline.edge")
 
+_LEFT = 499  # what nginx calls a request whose client did not wait; never sent, only recorded
 _JSON = (b"content-type", b"application/json")
 _EVENTS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -39,6 +40,7 @@ class Inference:
     def __init__(self, gw: Gateway, outbox: Outbox, watch: Watch) -> None:
         settings = gw.settings
         self._gw, self._outbox, self._watch = gw, outbox, watch
+        self._open = 0
         self._hosts = frozenset(settings.media_hosts)
         self._bounds = Bounds(
             n_max=settings.n_max,
@@ -53,8 +55,10 @@ class Inference:
         draft = Draft(endpoint, head.request_id.decode() or f"req-{wire}", wire)
         responder = Responder(send, draft)
         exchange: Exchange | None = None
+        self._open += 1
         try:
             self._admit()
+            pipeline.identify(head.bearer, self._gw, draft)  # before the first byte of a body is taken in
             draft.raw = await body.read(
                 receive,
                 scope["headers"],
@@ -66,7 +70,7 @@ class Inference:
             async with aclosing(pipeline.serve(call, self._gw, draft)) as parts:
                 await responder.answer(parts, call.stream)
         except body.ClientLeft:
-            draft.error = "client_left"
+            draft.error, draft.status = "client_left", _LEFT
         except asyncio.CancelledError:
             if not await _settled(exchange, responder, draft):
                 raise
@@ -76,14 +80,16 @@ class Inference:
             log.exception("request %s failed in an unforeseen way", draft.request_id)
             await responder.fail(error)
         finally:
+            self._open -= 1
             if exchange is not None:
                 self._watch.end(exchange)
             draft.ended = time.perf_counter()
             self._outbox.put(draft)
 
     def _admit(self) -> None:
-        if len(self._watch) >= self._gw.settings.inflight_max:
-            raise NoCapacity(f"{len(self._watch)} requests are running here, which is as many as may.")
+        """Raise `NoCapacity` when more are open than may; those whose body is still arriving count as well."""
+        if self._open > self._gw.settings.inflight_max:
+            raise NoCapacity(f"{self._gw.settings.inflight_max} requests are running here, which is as many as may.")
 
 
 async def _settled(exchange: Exchange | None, responder: Responder, draft: Draft) -> bool:
@@ -95,8 +101,10 @@ async def _settled(exchange: Exchange | None, responder: Responder, draft: Draft
     if exchange.fault is not None:
         await responder.fail(exchange.fault)
         return True
+    if draft.streamed and not draft.incomplete:
+        return True  # it had all that it asked for: some clients close the connection at `[DONE]`
     draft.error, draft.incomplete = "client_left", True
-    draft.status = draft.status or 499
+    draft.status = draft.status or _LEFT
     return True
 
 
@@ -125,9 +133,7 @@ class Responder:
         self.exchange.streaming = True
         async for part in parts:
             self.exchange.moved = loop.time()
-            self.exchange.sending = True
             await self._write(part, more=True)
-            self.exchange.sending = False
             self.exchange.moved = loop.time()
         await self._write(b"", more=False)
 
@@ -154,7 +160,12 @@ class Responder:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _write(self, data: object, *, more: bool) -> None:
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.sending = True
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        if exchange is not None:
+            exchange.sending = False
 
     def _headers(self, opening: Opening | None) -> list[errors.Header]:
         draft = self._draft

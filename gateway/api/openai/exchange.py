@@ -6,11 +6,14 @@ One ticker looks at all running exchanges, so that a request costs no timers of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.engines.errors import EngineTimeout
 from gateway.engines.sse import KEEP_ALIVE
+
+_COMMENT_S = 0.1
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -73,16 +76,28 @@ class Watch:
     async def tick(self) -> None:
         """Look at every exchange once; called about every second."""
         now = asyncio.get_running_loop().time()
+        silent: list[Exchange] = []
         for exchange in tuple(self._running):
             silent_s = now - exchange.moved
-            if now - exchange.begun > self._request_s:
+            if exchange.sending and silent_s > self._send_s:
+                exchange.leave()
+            elif now - exchange.begun > self._request_s:
                 exchange.stop(EngineTimeout(f"The request took longer than the {self._request_s:g} s that it may."))
             elif exchange.sending:
-                if silent_s > self._send_s:
-                    exchange.leave()
+                continue
             elif exchange.streaming and now - max(exchange.moved, exchange.commented) > self._keep_alive_s:
                 exchange.commented = now
-                await exchange.send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
+                silent.append(exchange)
+        if silent:
+            await _comment(silent)
+
+
+async def _comment(exchanges: list[Exchange]) -> None:
+    """A comment line to each. A client that does not read is not waited for, nor is one that has just been answered."""
+    message = {"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True}
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_COMMENT_S):
+            await asyncio.gather(*(each.send(message) for each in exchanges), return_exceptions=True)
 
 
 async def _disconnect(receive: Receive) -> None:

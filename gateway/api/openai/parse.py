@@ -14,6 +14,7 @@ from gateway.errors import BadField, BadJson
 from gateway.values import Call, Endpoint, Tags
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+_DEPTH_MAX = 128  # what follows walks the document by recursion, and so does the engine
 _TOKENS_UNSAID = 1024  # reserved for an answer whose length the caller left open; settled to what was used
 
 
@@ -101,7 +102,24 @@ def _object(raw: bytes) -> dict[str, Any]:
         raise BadJson(f"We could not parse the JSON body of your request: {error}.") from None
     if type(document) is not dict:
         raise BadJson("The body of your request must be a JSON object.")
+    if raw.count(b"[") + raw.count(b"{") > _DEPTH_MAX and _deeper(document, _DEPTH_MAX):
+        raise BadJson(f"The body of your request is nested more than {_DEPTH_MAX} levels deep.")
     return document
+
+
+def _deeper(document: Any, levels: int) -> bool:
+    """Whether there is more than so many levels of arrays and objects. Walks level by level, so it needs no stack."""
+    level = [document]
+    for _ in range(levels):
+        level = [
+            part
+            for value in level
+            for part in (value.values() if type(value) is dict else value)
+            if type(part) is dict or type(part) is list
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _tags(document: dict[str, Any], head: Head) -> Tags:
