@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev up test check fast-test fix engine-check latency kill base clean
+.PHONY: help setup dev up test check fix engine-check latency kill restart base reference clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -44,8 +44,14 @@ latency: dev ## The gateway's added latency over a fast mock, sequential and str
 kill: dev ## Kill the engine and the gateway under load; nothing answered is lost.
 	$(PY) -m loadtests.kill
 
+restart: dev ## Kill an engine that holds 1 000 adapters; time until all are back.
+	$(PY) -m loadtests.restart
+
 base: dev ## Train and quantize the embedded base again from its seed; prints the scores.
-	$(PY) -m training.base.ship
+	$(PY) -m training.base.ship --out .graftline/tidewell
+
+reference: dev ## Write deploy/REFERENCE.md from the code.
+	.venv/bin/graftline reference > deploy/REFERENCE.md
 
 clean: ## Remove local state (not the environment).
 	rm -rf .graftline .pytest_cache .mypy_cache .ruff_cache

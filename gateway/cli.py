@@ -18,7 +18,7 @@ from gateway.engines.process.launch import BadLaunch
 from gateway.engines.process.supervisor import ChildFailed
 from gateway.errors import GatewayError
 from gateway.settings import PREFIX, SettingsError, load
-from gateway.verbs import adapters, doctor, keys, quantize
+from gateway.verbs import adapters, doctor, keys, quantize, reference
 from gateway.verbs.console import say
 from training.errors import TrainingError
 
@@ -27,6 +27,7 @@ app.add_typer(adapters.app, name="adapters", help="Register, list, promote, roll
 app.add_typer(keys.app, name="keys", help="Make, list and revoke API keys.")
 app.command("quantize")(quantize.quantize)
 app.command("doctor")(doctor.doctor)
+app.command("reference")(reference.reference)
 
 FORESEEN = (
     AdapterError,

@@ -75,8 +75,9 @@ class Traffic:
                 connection.close()
                 connection = None
                 time.sleep(0.02)
-            if self.pause_s:
-                time.sleep(self.pause_s)
+            pause_s = self.pause_s if self.seen[-1].status == 200 else max(self.pause_s, 0.05)
+            if pause_s:
+                time.sleep(pause_s)
         if connection is not None:
             connection.close()
 
