@@ -51,7 +51,6 @@ PATHS = {
 }
 _ANSWER_BYTES_MAX = 256 << 20
 _REFUSAL_BYTES_MAX = 1 << 20
-_FAILED_WITHIN = "The engine failed while it worked on this answer."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +123,7 @@ async def _attempt(
         try:
             answer = await _ask(seat, call, key, target, gw, draft)
             reads, stream = aiter(answer), _framing(call, target, gw)
-            first = await _begin(reads, stream) if call.stream else await answer.read(_ANSWER_BYTES_MAX)
+            first = await _begin(reads, stream, seat, call) if call.stream else await answer.read(_ANSWER_BYTES_MAX)
         except (EngineError, StopAsyncIteration) as error:
             if answer is not None:
                 answer.close()
@@ -143,7 +142,7 @@ async def _attempt(
         remaining = None if key.limits.unlimited else gw.ledger.remaining(key)
         yield Opening(target=target, replica=seat.replica, fallback=fallback, remaining=remaining)
         if call.stream:
-            async with aclosing(_pass_on(first, reads, stream, call, gw, draft)) as chunks:
+            async with aclosing(_pass_on(first, reads, stream, seat, call, gw, draft)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         else:
@@ -221,17 +220,17 @@ def _framing(call: Call, target: Target, gw: Gateway) -> sse.Stream:
     )
 
 
-async def _begin(reads: AsyncIterator[bytes], stream: sse.Stream) -> bytes:
+async def _begin(reads: AsyncIterator[bytes], stream: sse.Stream, seat: Seated, call: Call) -> bytes:
     """The first bytes for the client. An engine's head says 200 before it has worked: an error event that comes first
     is a failure like any other, and can be tried elsewhere."""
     while not (out := stream.feed(await anext(reads))):
         if stream.error:
-            raise EngineBroke(_FAILED_WITHIN)
+            raise seat.engine.refusal(stream.error_status, stream.error, PATHS[call.endpoint])
     return out
 
 
 async def _pass_on(
-    first: bytes, reads: AsyncIterator[bytes], stream: sse.Stream, call: Call, gw: Gateway, draft: Draft
+    first: bytes, reads: AsyncIterator[bytes], stream: sse.Stream, seat: Seated, call: Call, gw: Gateway, draft: Draft
 ) -> AsyncGenerator[bytes, None]:
     """A stream's bytes, renamed and framed; a failure from here on is an event in the stream."""
     out, bytes_max = first, gw.settings.capture_bytes_max
@@ -247,7 +246,7 @@ async def _pass_on(
                 draft.keep(out, bytes_max)
                 yield out
             if stream.error:
-                raise EngineBroke(_FAILED_WITHIN)
+                raise seat.engine.refusal(stream.error_status, stream.error, PATHS[call.endpoint])
             out = stream.feed(await anext(reads))
     except StopAsyncIteration:
         if not stream.done:

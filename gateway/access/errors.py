@@ -9,6 +9,7 @@ AccessError
 │   └── BudgetSpent       nothing left, and time does not help
 ├── KeyNotFound           no key of that id
 ├── BadKey                a key that may not be made
+├── KeysUnavailable       the database that keys are in did not answer
 └── LedgerError           the quota file
     ├── LedgerInUse       another process holds this place in it
     ├── LedgerCorrupt     the file is not ours, or damaged
@@ -112,6 +113,14 @@ class BadKey(AccessError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__(" ".join(problems))
         self.problems = tuple(problems)
+
+
+class KeysUnavailable(AccessError):
+    code = "keys_unavailable"
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("The database that keys are kept in did not answer. Nothing was changed; try again later.")
 
 
 class LedgerError(AccessError):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from gateway.access.errors import KeyNotFound
+from gateway.access.errors import KeyNotFound, KeysUnavailable
 from gateway.access.keys import Key, Limits, Role
 from gateway.access.store import taken
 from monitoring.database import bump, migrate, reading
@@ -57,7 +58,7 @@ class SqlStore:
 
     def insert(self, key: Key) -> Key:
         try:
-            with self._engine.begin() as connection:
+            with _translated(), self._engine.begin() as connection:
                 connection.execute(sa.insert(KEYS).values(_row(key)))
                 bump(connection)
                 return _find(connection, key.id)
@@ -65,24 +66,34 @@ class SqlStore:
             raise taken(key) from error
 
     def get(self, key_id: str) -> Key:
-        with reading(self._engine).begin() as connection:
+        with _translated(), reading(self._engine).begin() as connection:
             return _find(connection, key_id)
 
     def list(self, tenant: str | None = None) -> Sequence[Key]:
         query = sa.select(KEYS).order_by(KEYS.c.number)
         if tenant is not None:
             query = query.where(KEYS.c.tenant == tenant)
-        with reading(self._engine).begin() as connection:
+        with _translated(), reading(self._engine).begin() as connection:
             return [_key(row) for row in connection.execute(query)]
 
     def revoke(self, key_id: str, *, who: str, now: float) -> Key:
         standing = (KEYS.c.id == key_id) & KEYS.c.revoked_at.is_(None)
-        with self._engine.begin() as connection:
+        with _translated(), self._engine.begin() as connection:
             _find(connection, key_id)
             done = connection.execute(sa.update(KEYS).where(standing).values(revoked_at=now, revoked_by=who))
             if done.rowcount:
                 bump(connection)
             return _find(connection, key_id)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.IntegrityError:
+        raise  # a question of what is in the rows, for the caller to answer
+    except sa.exc.SQLAlchemyError as error:
+        raise KeysUnavailable from error
 
 
 def _find(connection: Connection, key_id: str) -> Key:

@@ -36,6 +36,7 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     access_errors.KeyNotFound: (404, "invalid_request_error"),
     access_errors.LedgerError: (503, "server_error"),
     access_errors.BadKey: (400, "invalid_request_error"),
+    access_errors.KeysUnavailable: (503, "server_error"),
     access_errors.LedgerUnavailable: (503, "server_error"),
     engine_errors.EngineError: (502, "server_error"),
     engine_errors.EngineTimeout: (504, "server_error"),

@@ -8,10 +8,13 @@ one that stops reading its answer is cut off with whatever was still to be sent.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+_UPGRADE = re.compile(rb"\r\n[Uu]pgrade:")
 
 
 def bounded(header_bytes_max: int, header_timeout_s: float, send_timeout_s: float) -> type[HttpToolsProtocol]:
@@ -46,7 +49,7 @@ class Bounded(HttpToolsProtocol):
             if self._head_timer is None:
                 self._wait_for_head()
             self._head_bytes += len(data)
-            super().data_received(data)
+            super().data_received(_without_upgrade(data) if b"pgrade" in data else data)
             if self._in_head and self._head_bytes > self.header_bytes_max:
                 self._refuse(
                     431, "request_head_too_large", f"The request's head is over {self.header_bytes_max} bytes."
@@ -115,3 +118,11 @@ class Bounded(HttpToolsProtocol):
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(content)
         self.transport.write(STATUS_LINE[status] + head + content)
         self.transport.close()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The same head without its offer to speak another protocol, which a server may ignore (RFC 9110 §7.8) and at
+    which the parser would stop reading. Java's client makes it on every plain connection."""
+    end = data.find(b"\r\n\r\n")
+    end = len(data) if end < 0 else end
+    return _UPGRADE.sub(b"\r\nx-offer:", data[:end]) + data[end:]

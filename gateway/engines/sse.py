@@ -6,6 +6,8 @@ with the engine's adapter name replaced by the name the client asked for. No obj
 
 from __future__ import annotations
 
+import orjson
+
 from gateway.engines.rewrite import LOGPROBS, stamped, with_refusal
 from gateway.errors import GatewayError
 
@@ -47,6 +49,15 @@ class Stream:
         self.done = False
         self.error = b""
         self.usage = b""
+
+    @property
+    def error_status(self) -> int:
+        """The HTTP status that the engine's error event stands for; 500 where it does not say."""
+        try:
+            status = orjson.loads(self.error)["error"]["code"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return 500
+        return status if type(status) is int and 400 <= status <= 599 else 500
 
     def feed(self, chunk: bytes) -> bytes:
         """Whole events that may go out now. Raises `TornStream` on an endless event."""

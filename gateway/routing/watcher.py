@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.errors import AdapterError
 from adapters.store import Store as AdapterStore
+from gateway.access.errors import AccessError
 from gateway.access.identify import Keyring
 from gateway.access.store import Store as KeyStore
 from gateway.routing.snapshot import Snapshot, build
@@ -106,6 +107,6 @@ class Watcher:
                 self.failing = False
             except Exception as error:  # the loop's supervisor: without this thread no key is ever revoked again
                 if not self.failing:
-                    foreign = not isinstance(error, SQLAlchemyError | AdapterError | OSError)
+                    foreign = not isinstance(error, SQLAlchemyError | AccessError | AdapterError | OSError)
                     log.error("control database away, serving the last snapshot: %s", error, exc_info=foreign)
                 self.failing = True

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.conftest import BASE, House, asked, eventually, events, raw
+from tests.e2e.houses import BASE, House, asked, events, eventually, raw
 
 pytestmark = pytest.mark.slow
 
@@ -127,7 +127,13 @@ def test_null_means_unset(house: House, fields: dict[str, Any]) -> None:
 
 
 def test_fields_of_ours_never_reach_the_engine(house: House) -> None:
-    ours = {"metadata": {"k": "v"}, "user": "u", "store": True, "service_tier": "auto", "prompt_cache_key": "p"}
+    ours: dict[str, Any] = {
+        "metadata": {"k": "v"},
+        "user": "u",
+        "store": True,
+        "service_tier": "auto",
+        "prompt_cache_key": "p",
+    }
     answer = house.chat("hello", headers={"x-request-id": "mine-1"}, **ours)
     assert answer.json()["metadata"] == {"k": "v"}
     assert answer.headers["x-request-id"] == "mine-1"

@@ -17,8 +17,15 @@ FUNCTION_LINES_MAX = 60
 RECIPE_LINES_MAX = 150
 BANNED_NAMES = {"utils", "common", "helpers", "base", "manager", "core"}
 BANNED_SUFFIXES = ("Manager", "Processor", "Helper")
-#: The three seams that may catch everything: the request edge, the loop supervisor, the CLI's main.
-BROAD = {"gateway/api/openai/endpoint.py", "gateway/loops.py", "gateway/capture/outbox.py", "gateway/cli.py"}
+#: The three seams that may catch everything: the request edge, what keeps a loop running (two of them are threads),
+#: the CLI's main.
+BROAD = {
+    "gateway/api/openai/endpoint.py",
+    "gateway/capture/outbox.py",
+    "gateway/cli.py",
+    "gateway/loops.py",
+    "gateway/routing/watcher.py",
+}
 #: The environment is read where a process begins.
 ENVIRON = {
     "gateway/settings.py",
