@@ -30,6 +30,7 @@ from gateway.routing.store import Beat
 from gateway.routing.watcher import Source, Watcher
 from gateway.settings import Settings
 from monitoring.records.ingest import Ingester
+from monitoring.records.retention import drop_before
 from monitoring.records.spool import Spool
 from monitoring.records.sql import SqlRecords
 from monitoring.telemetry.shared import Metrics
@@ -41,6 +42,7 @@ BEAT_EVERY_S = 0.25
 LEDGER_EVERY_S = 5.0
 FLEET_EVERY_S = 0.25
 INGEST_EVERY_S = 0.2
+RETAIN_EVERY_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,16 +174,23 @@ async def work(settings: Settings, *, capacity: int, stop: asyncio.Event) -> Non
     async def ingest() -> None:
         moved = await asyncio.to_thread(ingester.step)
         metrics.counter("graftline_records_ingested_total").add(moved)
+        metrics.gauge("graftline_records_rejected").set(ingester.rejected)
+
+    async def retain() -> None:
+        if settings.records_keep_days is not None:
+            await asyncio.to_thread(drop_before, records, now=time.time(), keep_days=settings.records_keep_days)
 
     loops = (
         every("fleet", FLEET_EVERY_S, fleet.step, timeout_s=120, metrics=metrics),
         every("ingest", INGEST_EVERY_S, ingest, timeout_s=300, metrics=metrics),
+        every("retain", RETAIN_EVERY_S, retain, timeout_s=600, metrics=metrics),
     )
     async with _beside(*loops):
         log.info("the worker is ready")
         await stop.wait()
     await ingest()
     await fleet.close()
+    records.close()
     metrics.close()
 
 

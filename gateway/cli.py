@@ -91,20 +91,19 @@ def config() -> None:
 def main() -> None:
     """Entry point: foreseen errors become one clear message and exit code 1."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # an `Exit` comes back as its code
     except FORESEEN as error:
-        say(f"[bold red]error[/] ({error.code}) {error}", markup=True)
+        say(f"error ({error.code}) {error}")
         sys.exit(1)
     except typer.Abort:
         sys.exit(130)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
     except Exception as error:  # the CLI's main: one of the three places that may catch everything
         if hasattr(error, "show"):  # click's own: a wrong option or argument
             error.show()
             sys.exit(getattr(error, "exit_code", 2))
         logging.getLogger("graftline").exception("unforeseen")
         sys.exit(70)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

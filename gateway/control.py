@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -91,7 +92,7 @@ def find_base(settings: Settings) -> Base:
     return Base(
         name=settings.served_name,
         folder=folder,
-        digest=folder_digest(folder),
+        digest=_digest(folder, settings.home),
         created=int((folder / "config.json").stat().st_mtime),
     )
 
@@ -150,6 +151,26 @@ def retire_model(control: Control, model: str, *, who: str, why: str) -> str:
 def actor(key: Key) -> str:
     """How a key is named in audit rows."""
     return f"{key.tenant}/{key.name}"
+
+
+def _digest(folder: Path, home: Path) -> str:
+    """The folder's digest, remembered under `home` while no file's size or time has changed: a large base takes long
+    to read, and every process asks."""
+    stats = sorted((f.relative_to(folder).as_posix(), f.stat()) for f in folder.rglob("*") if f.is_file())
+    seen = [[str(folder), name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+    memory = home / "base.json"
+    try:
+        remembered = json.loads(memory.read_bytes())
+    except (OSError, ValueError):
+        remembered = {}
+    if remembered.get("files") == seen:
+        return str(remembered["digest"])
+    digest = folder_digest(folder)
+    if home.is_dir():
+        part = memory.with_suffix(f".{os.getpid()}.part")
+        part.write_text(json.dumps({"digest": digest, "files": seen}))
+        part.rename(memory)
+    return digest
 
 
 def _cached(hub_id: str) -> Path | None:

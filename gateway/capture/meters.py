@@ -23,6 +23,8 @@ class Meters:
         metrics.counter("graftline_requests_total", endpoint=record.endpoint, code=code).add(1)
         if record.error == "client_left":
             metrics.counter("graftline_clients_left_total", endpoint=record.endpoint).add(1)
+        if record.status == 429:
+            metrics.counter("graftline_quota_rejections_total", reason=record.error).add(1)
         if record.attempts > 1:
             metrics.counter("graftline_retries_total", endpoint=record.endpoint).add(record.attempts - 1)
         if record.status != 200:
@@ -40,6 +42,7 @@ class Meters:
                 metrics.histogram("gen_ai_server_time_per_output_token_seconds", **labels).observe(per_token_s)
         for kind, tokens in (("input", record.prompt_tokens), ("output", record.completion_tokens)):
             metrics.counter("graftline_tokens_total", gen_ai_token_type=kind, gen_ai_response_model=adapter).add(tokens)
+            metrics.histogram("gen_ai_client_token_usage", gen_ai_token_type=kind, **labels).observe(tokens)
 
     def dropped(self, total: int) -> None:
         """Records lost so far, of which some were counted before."""

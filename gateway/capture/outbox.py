@@ -67,7 +67,7 @@ class Outbox:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(10)
-        if not self.flush():
+        if not self._flushed():
             self.dropped += len(self._lines)
             self._meters.dropped(self.dropped)
             log.error("%d records are lost: the spool refused them to the end", len(self._lines))
@@ -114,12 +114,16 @@ class Outbox:
     def _run(self) -> None:
         while not self._stop.is_set():
             self._wake.wait(self._flush_s)
+            if not self._flushed():
+                time.sleep(_RETRY_S)
+
+    def _flushed(self) -> bool:
+        """Flush, past records that cannot be composed."""
+        for _ in range(len(self._drafts) + 1):
             try:
-                written = self.flush()
-            except Exception:  # the loop's supervisor: a record that cannot be composed must not end all capture
+                return self.flush()
+            except Exception:  # the loop's supervisor: one record must not end all capture
                 self.dropped += 1
                 self._meters.dropped(self.dropped)
                 log.exception("a record could not be written")
-                continue
-            if not written:
-                time.sleep(_RETRY_S)
+        return False

@@ -26,6 +26,7 @@ from monitoring.telemetry.shared import Metrics
 log = logging.getLogger("graftline.fleet")
 
 REPORT_EVERY_S = 0.2
+SLICE_S = 10.0
 BEAT_AGE_MAX_S = 5.0
 REFUSED_AGAIN_S = 60.0
 
@@ -100,7 +101,8 @@ class Fleet:
 
     async def _load(self, name: str, replica: _Replica, todo: Plan, aliases: Sequence[Alias]) -> int:
         """Load one at a time; what was verified before serves again at once, what is new is proved first."""
-        done, reported = 0, time.monotonic()
+        done, began = 0, time.monotonic()
+        reported = began
         serving = set(todo.serving)
         for version in todo.load:
             engine_side = engine_name(version)
@@ -120,6 +122,8 @@ class Fleet:
                 serving.add(engine_side)
             else:
                 await self._prove(name, replica, version, serving, aliases)
+            if time.monotonic() - began > SLICE_S:
+                break  # the next pass goes on, and sees what people moved meanwhile
             if time.monotonic() - reported > REPORT_EVERY_S:
                 await self._report(name, replica, frozenset(serving))
                 reported = time.monotonic()

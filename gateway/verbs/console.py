@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gateway.settings import Settings
@@ -12,16 +13,16 @@ from gateway.settings import Settings
 _OUT = Console(highlight=False, soft_wrap=True)
 
 
-def say(text: str, *, markup: bool = False) -> None:
+def say(text: str) -> None:
     """One message, as it is."""
-    _OUT.print(text, markup=markup)
+    _OUT.print(text, markup=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table that stays readable when it is piped."""
     drawn = Table(*columns, title=title, title_justify="left")
     for row in rows:
-        drawn.add_row(*(str(cell) for cell in row))
+        drawn.add_row(*(escape(str(cell)) for cell in row))
     _OUT.print(drawn)
 
 

@@ -161,8 +161,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(name="graftline_spool_errors_total", kind="counter", help="Writes that the spool's disk refused."),
     Metric(name="graftline_records_ingested_total", kind="counter", help="Records moved from spools to the database."),
     Metric(
-        name="graftline_records_rejected_total",
-        kind="counter",
-        help="Spooled lines that no database can hold, set aside in the spool's folder `rejected`.",
+        name="graftline_records_rejected",
+        kind="gauge",
+        help="Spooled lines that no database can hold, set aside in `rejected` since the worker started.",
     ),
 )

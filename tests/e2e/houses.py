@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from loadtests.stack import Stack, free_port, gateway, make_key, scripted
+from loadtests.stack import Stack, free_port, gateway, make_key, scripted, wait_for
 from monitoring.records.events import Inference
 from monitoring.records.sql import SqlRecords
 from tests.engines import tiny_adapter
@@ -147,3 +147,12 @@ def open_house(running: Stack, *, engines: int, **env: str) -> House:
     found = House(running, url, urls, key)
     eventually(lambda: "up" in str(found.ready()["engines"]))
     return found
+
+
+def start_gateway(running: Stack) -> House:
+    """A gateway over whatever `running.env` names, without waiting for an engine and without a worker."""
+    key = make_key(running)
+    port = free_port()
+    running.start("gateway", [sys.executable, "-m", "gateway.cli", "serve"], {"GRAFTLINE_PORT": str(port)})
+    wait_for(f"http://127.0.0.1:{port}/healthz", timeout_s=30)
+    return House(running, f"http://127.0.0.1:{port}", (), key)

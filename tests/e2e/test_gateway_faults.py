@@ -1,21 +1,18 @@
-"""Engines that fail, clients that leave, disks that fill, databases that go: what the others notice is nothing."""
+"""Engines that fail and clients that leave: what the others notice is nothing."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import json
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from loadtests.stack import free_port, make_key, scripted, stack, wait_for
-from tests.e2e.houses import BASE, House, asked, events, eventually, open_house
+from loadtests.stack import free_port, scripted, stack
+from tests.e2e.houses import BASE, House, asked, events, eventually, open_house, start_gateway
 
 pytestmark = pytest.mark.slow
 CHAT = "/v1/chat/completions"
@@ -135,30 +132,36 @@ def test_a_client_that_closes_at_the_end_mark_has_had_its_answer(pair: House) ->
     assert {(r.error, r.incomplete, r.status) for r in found} == {("", False, 200)}
 
 
-def test_a_client_that_stops_reading_is_dropped(pair: House) -> None:
+def test_a_client_that_stops_reading_is_cut_off(pair: House) -> None:
     host, _, port = pair.url.removeprefix("http://").partition(":")
-    body = (
-        b'{"model":"%s","stream":true,"max_tokens":900,"messages":[{"role":"user","content":"[[tokens:900]]"}]}'
-        % BASE.encode()
-    )
+    body = json.dumps(asked("[[tokens:900]]", stream=True, n=8, logprobs=True, max_tokens=900)).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {pair.key}\r\nx-request-id: deaf\r\n"
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         connection.connect((host, int(port)))
-        head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {pair.key}\r\nx-request-id: deaf\r\n"
-        long = b"x" * 60_000
-        for _ in range(1):
-            connection.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        del long
+        connection.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        eventually(lambda: _owned(connection))
         record = pair.record("deaf")
-        eventually(lambda: pair.chat().status_code == 200)
-    assert record.status == 200
+        assert (record.status, record.error, record.incomplete) == (200, "client_left", True)
+        assert 900 < record.total_ms < 5000
+        eventually(lambda: not _owned(connection))
+
+
+def _owned(connection: socket.socket) -> bool:
+    """Whether a process still holds the other end: an orphan, left to the kernel to drain, has no inode."""
+    ends = f"{connection.getpeername()[1]:04X}", f"{connection.getsockname()[1]:04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if (fields[1].partition(":")[2], fields[2].partition(":")[2]) == ends:
+            return fields[9] != "0"
+    return False
 
 
 def test_no_engine_at_all(tmp_path: Path) -> None:
     with stack() as running:
         port = free_port()
         running.env["GRAFTLINE_ENGINE_URLS"] = f"http://127.0.0.1:{port}"
-        house = _without_engine(running)
+        house = start_gateway(running)
         answer = house.chat()
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "engine_unavailable"
@@ -169,20 +172,12 @@ def test_no_engine_at_all(tmp_path: Path) -> None:
         eventually(lambda: house.chat().status_code == 200, timeout_s=3)
 
 
-def _without_engine(running: Any) -> House:
-    key = make_key(running)
-    port = free_port()
-    running.start("gateway", [sys.executable, "-m", "gateway.cli", "serve"], {"GRAFTLINE_PORT": str(port)})
-    wait_for(f"http://127.0.0.1:{port}/healthz", timeout_s=30)
-    return House(running, f"http://127.0.0.1:{port}", (), key)
-
-
 def test_an_engine_that_serves_another_base_is_not_asked_for_ever() -> None:
     with stack() as running:
         port = free_port()
         url = scripted(running, "engine", port=port, model="somebody-else")
         running.env["GRAFTLINE_ENGINE_URLS"] = url
-        house = _without_engine(running)
+        house = start_gateway(running)
         eventually(lambda: house.ready()["engines"] == {"engine-0": "up"})
         answer = house.chat()
         assert answer.status_code == 503
@@ -195,7 +190,7 @@ def test_an_engine_that_dies_mid_stream_and_comes_back() -> None:
         port = free_port()
         scripted(running, "engine", port=port, model=BASE)
         running.env["GRAFTLINE_ENGINE_URLS"] = f"http://127.0.0.1:{port}"
-        house = _without_engine(running)
+        house = start_gateway(running)
         eventually(lambda: house.ready()["status"] != "unready")
         found = events(house.chat("hello there [[die:3]]", stream=True).text)
         assert found[-2]["error"]["code"] == "engine_broke"
@@ -204,127 +199,3 @@ def test_an_engine_that_dies_mid_stream_and_comes_back() -> None:
         running.processes.pop("engine").wait()
         scripted(running, "engine", port=port, model=BASE)
         eventually(lambda: house.chat().status_code == 200, timeout_s=3)
-
-
-def test_two_workers_share_one_quota() -> None:
-    with stack(workers="2") as running:
-        url = scripted(running, "engine", port=free_port(), model=BASE)
-        running.env["GRAFTLINE_ENGINE_URLS"] = url
-        key = make_key(running, requests_per_min="6", concurrent="2")
-        ports = [free_port(), free_port()]
-        for number, port in enumerate(ports):
-            argv = [sys.executable, "-m", "gateway.cli", "serve", "--worker", str(number)]
-            running.start(f"gateway-{number}", argv, {"GRAFTLINE_PORT": str(port)})
-        houses = [House(running, f"http://127.0.0.1:{port}", (url,), key) for port in ports]
-        for house in houses:
-            wait_for(f"{house.url}/healthz", timeout_s=30)
-        eventually(lambda: all(h.ready()["status"] != "unready" for h in houses))
-        with houses[0].client() as one, houses[1].client() as two:
-            slow = asked("[[tokens:50]] [[pace:0.1]]", stream=True)
-            with one.stream("POST", CHAT, json=slow), two.stream("POST", CHAT, json=slow):
-                assert houses[0].chat().status_code == houses[1].chat().status_code == 429
-        eventually(lambda: house.script()["running"] == 0)
-        codes = [houses[i % 2].chat().status_code for i in range(8)]
-        assert codes.count(200) == 4
-        assert codes[4:] == [429] * 4
-
-
-def test_the_same_place_is_not_taken_twice(house: House) -> None:
-    argv = [sys.executable, "-m", "gateway.cli", "serve"]
-    done = subprocess.run(
-        argv, env=house.running.env | {"GRAFTLINE_PORT": str(free_port())}, capture_output=True, text=True, timeout=30
-    )
-    assert done.returncode == 1
-    assert "quota_ledger_in_use" in done.stdout
-
-
-@contextlib.contextmanager
-def database_away(home: Path) -> Iterator[None]:
-    """Nobody else can begin to read or write `control.db`: its readers' and writer's locks are ours."""
-    with (home / "control.db-shm").open("r+b") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX, 8, 120)
-        yield
-        fcntl.lockf(file, fcntl.LOCK_UN, 8, 120)
-
-
-def test_the_database_may_go_away(house: House) -> None:
-    with database_away(house.running.home):
-        eventually(lambda: "control_database_away" in str(house.ready()["alarms"]), timeout_s=20)
-        assert house.ready()["status"] == "degraded"
-        answers = [house.chat() for _ in range(5)]
-        assert {a.status_code for a in answers} == {200}
-        with house.client() as client:
-            assert client.get("/v1/models").status_code == 200
-            made = client.post("/v1/keys", json={"name": "x"}, timeout=30)
-        assert made.status_code == 503
-        assert isinstance(made.json()["error"]["code"], str)
-    eventually(lambda: house.ready()["alarms"] == [], timeout_s=20)
-    house.record(answers[-1].headers["x-request-id"])
-
-
-def test_a_snapshot_that_is_too_old_vouches_for_no_key() -> None:
-    with stack(snapshot_age_max_s="1") as running:
-        house = open_house(running, engines=1)
-        with database_away(running.home):
-            eventually(lambda: house.chat().status_code == 503, timeout_s=20)
-            answer = house.chat()
-            assert answer.json()["error"]["code"] == "control_state_stale"
-            assert house.ready()["status"] == "unready"
-        eventually(lambda: house.chat().status_code == 200, timeout_s=20)
-
-
-def test_the_disk_may_be_full(tmp_path: Path) -> None:
-    spool = tmp_path / "home" / "spool"
-    spool.mkdir(parents=True)
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(spool)], capture_output=True)
-    if done.returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    try:
-        with stack(outbox_records_max="20", home=str(tmp_path / "home")) as running:
-            _fill(open_without_worker(running, tmp_path / "home"), spool)
-    finally:
-        subprocess.run(["umount", "-l", str(spool)], check=True)
-
-
-def open_without_worker(running: Any, home: Path) -> House:
-    url = scripted(running, "engine", port=free_port(), model=BASE)
-    running.env["GRAFTLINE_ENGINE_URLS"] = url
-    running.home = home
-    house = _without_engine(running)
-    eventually(lambda: house.ready()["status"] == "ready")
-    return house
-
-
-def _fill(house: House, spool: Path) -> None:
-    answers = [house.chat("word " * 100) for _ in range(80)]
-    assert {a.status_code for a in answers} == {200}
-    eventually(lambda: "records_dropped" in str(house.ready()["alarms"]))
-    assert "spool_refused" in str(house.ready()["alarms"])
-    assert house.ready()["status"] == "degraded"
-    assert eventually(lambda: house.metric("graftline_records_dropped_total")) > 0
-    assert house.metric("graftline_spool_errors_total") > 0
-    subprocess.run(["mount", "-o", "remount,size=64m", str(spool)], check=True)
-    eventually(lambda: "spool_refused" not in str(house.ready()["alarms"]))
-    from monitoring.records.ingest import Ingester
-    from monitoring.records.store import MemoryRecords
-
-    store = MemoryRecords()
-    Ingester(spool, store).step()
-    kept = store.count()
-    assert kept + house.metric("graftline_records_dropped_total") == 80
-    assert kept >= 20
-
-
-def test_streams_end_before_the_process_does() -> None:
-    with stack(drain_timeout_s="10") as running:
-        house = open_house(running, engines=1)
-        with (
-            house.client() as client,
-            client.stream("POST", CHAT, json=asked("[[tokens:15]] [[pace:0.1]]", stream=True)) as answer,
-        ):
-            running.processes["gateway"].terminate()
-            text = answer.read().decode()
-            request_id = answer.headers["x-request-id"]
-        assert events(text)[-1] == "[DONE]"
-        assert running.processes.pop("gateway").wait(20) == 0
-        assert house.record(request_id).status == 200

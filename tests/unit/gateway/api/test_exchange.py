@@ -109,7 +109,6 @@ async def test_a_request_past_its_time_is_stopped_with_a_fault(watch: Watch) -> 
     assert not exchange.client_left
     await ended(exchange)
     assert len(watch) == 0
-    assert await watch.idle(1)
 
 
 async def test_a_client_that_leaves_stops_its_request_and_one_that_was_answered_does_not(watch: Watch) -> None:

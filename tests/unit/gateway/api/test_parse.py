@@ -150,7 +150,8 @@ def test_a_field_of_the_wrong_type_or_size_is_named(fields: dict[str, Any], para
     "name", ["cache_salt", "chat_template", "chat_template_kwargs", "priority", "request_id", "mm_processor_kwargs"]
 )
 def test_what_would_reach_into_the_engine_is_refused_with_the_reason(name: str) -> None:
-    error = refused(**{name: "x"})
+    fields: dict[str, Any] = {name: "x"}
+    error = refused(**fields)
     assert (error.code, error.param) == ("unknown_parameter", name)
     assert "not taken here" in str(error)
 

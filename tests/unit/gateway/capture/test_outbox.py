@@ -1,0 +1,130 @@
+"""No request waits for a record, and none is lost without being counted."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from gateway.capture.draft import Draft
+from gateway.capture.meters import Meters
+from gateway.capture.outbox import Outbox
+from monitoring.records.disk import Disk
+from monitoring.records.ingest import Ingester
+from monitoring.records.spool import Spool
+from monitoring.records.store import MemoryRecords
+from monitoring.telemetry.render import render
+from monitoring.telemetry.shared import Metrics
+
+
+class Small(Disk):
+    """A disk with so many bytes left."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def write(self, handle: int, data: bytes) -> int:
+        if not self.left:
+            raise OSError(errno.ENOSPC, "full")
+        written = super().write(handle, data[: self.left])
+        self.left -= written
+        return written
+
+
+@pytest.fixture
+def metrics(tmp_path: Path) -> Metrics:
+    return Metrics(tmp_path / "metrics", "t")
+
+
+def outbox(
+    folder: Path, metrics: Metrics, *, left: int = 1 << 30, records_max: int = 10, bytes_max: int = 1 << 20
+) -> Outbox:
+    spool = Spool(folder / "spool", "t", disk=Small(left))
+    return Outbox(spool, Meters(metrics), base_digest="b", records_max=records_max, flush_s=0.001, bytes_max=bytes_max)
+
+
+def draft(name: str, raw: bytes = b"") -> Draft:
+    made = Draft("chat", name, "abc")
+    made.raw, made.status = raw, 200
+    return made
+
+
+def stored(folder: Path) -> list[str]:
+    store = MemoryRecords()
+    Ingester(folder / "spool", store).step()
+    return [record.request_id for record in store.query()]
+
+
+def test_what_is_put_is_written_in_order(tmp_path: Path, metrics: Metrics) -> None:
+    box = outbox(tmp_path, metrics)
+    for name in "abc":
+        box.put(draft(name))
+    assert box.flush()
+    assert box.waiting == 0
+    assert stored(tmp_path) == ["a", "b", "c"]
+
+
+def test_while_the_disk_is_full_records_wait_and_the_rest_is_counted(tmp_path: Path, metrics: Metrics) -> None:
+    disk = Small(0)
+    spool = Spool(tmp_path / "spool", "t", disk=disk)
+    box = Outbox(spool, Meters(metrics), base_digest="b", records_max=3, flush_s=1)
+    for name in "abcde":
+        box.put(draft(name))
+        assert not box.flush()
+    assert (box.refused, box.dropped, box.waiting) == (True, 2, 3)
+    assert b"graftline_records_dropped_total 2" in render(tmp_path / "metrics")
+    disk.left = 1 << 20
+    assert box.flush()
+    assert not box.refused
+    assert stored(tmp_path) == ["a", "b", "c"]
+    box.put(draft("f"))
+    assert box.flush()
+    assert stored(tmp_path) == ["a", "b", "c", "f"]
+
+
+def test_a_disk_that_fills_within_a_batch_takes_each_record_once(tmp_path: Path, metrics: Metrics) -> None:
+    disk = Small(1500)
+    box = Outbox(Spool(tmp_path / "spool", "t", disk=disk), Meters(metrics), base_digest="b", records_max=10, flush_s=1)
+    for name in "abcdef":
+        box.put(draft(name))
+    assert not box.flush()
+    assert 0 < box.waiting < 6
+    disk.left = 1 << 20
+    assert box.flush()
+    assert stored(tmp_path) == list("abcdef")
+
+
+def test_large_bodies_are_bounded_by_their_bytes(tmp_path: Path, metrics: Metrics) -> None:
+    box = outbox(tmp_path, metrics, bytes_max=2500)
+    for name in "abc":
+        box.put(draft(name, b"x" * 1000))
+    assert (box.waiting, box.dropped) == (2, 1)
+    assert box.flush()
+    box.put(draft("d", b"x" * 1000))
+    assert box.dropped == 1
+    assert box.flush()
+    assert stored(tmp_path) == ["a", "b", "d"]
+
+
+def test_what_the_disk_refused_to_the_end_is_counted(tmp_path: Path, metrics: Metrics) -> None:
+    box = outbox(tmp_path, metrics, left=0)
+    box.put(draft("a"))
+    box.put(draft("b"))
+    box.close()
+    assert box.dropped == 2
+    assert b"graftline_records_dropped_total 2" in render(tmp_path / "metrics")
+
+
+def test_the_thread_writes_by_itself_and_outlives_a_record_that_cannot_be_composed(
+    tmp_path: Path, metrics: Metrics
+) -> None:
+    box = outbox(tmp_path, metrics)
+    broken = draft("broken")
+    broken.endpoint = "nothing"  # type: ignore[assignment]
+    box.put(broken)
+    box.put(draft("a"))
+    box.start()
+    box.close()
+    assert stored(tmp_path) == ["a"]
+    assert box.dropped == 1
