@@ -86,6 +86,7 @@ class House:
         assert made.status_code == 201, made.text
         found: dict[str, Any] = made.json()
         eventually(lambda: self.chat(model=f"{name}:{found['number']}").status_code == 200)
+        eventually(lambda: self.chat(model=name).status_code == 200)  # verified first, pointed at after
         return found
 
 

@@ -16,6 +16,7 @@ from tests.e2e.houses import BASE, House, asked, events, eventually, open_house,
 
 pytestmark = pytest.mark.slow
 CHAT = "/v1/chat/completions"
+LONG = "x" * 4000  # a word, and so a token: an answer of such tokens is more than the kernel will hold for a client
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_a_client_that_closes_at_the_end_mark_has_had_its_answer(pair: House) ->
 
 def test_a_client_that_stops_reading_is_cut_off(pair: House) -> None:
     host, _, port = pair.url.removeprefix("http://").partition(":")
-    body = json.dumps(asked("[[tokens:900]]", stream=True, n=8, logprobs=True, max_tokens=900)).encode()
+    body = json.dumps(asked(f"[[tokens:900]] [[say:{LONG}]]", stream=True, n=8, logprobs=True, max_tokens=900)).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {pair.key}\r\nx-request-id: deaf\r\n"
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
