@@ -20,7 +20,7 @@ from gateway.api.openai.exchange import Watch
 from gateway.api.root import Root
 from gateway.capture.meters import Meters
 from gateway.capture.outbox import Outbox
-from gateway.control import Control, open_control
+from gateway.control import Control, open_control, pseudonym_secret
 from gateway.engines.fleet import Fleet
 from gateway.engines.vllm import Vllm
 from gateway.loops import every
@@ -123,6 +123,7 @@ def build(settings: Settings, *, worker: int = 0, engines: Mapping[str, Vllm] | 
         flush_s=settings.outbox_flush_ms / 1e3,
         bytes_max=settings.outbox_bytes_max,
         capture_bytes_max=settings.capture_bytes_max,
+        secret=pseudonym_secret(settings),
     )
     watch = Watch(
         request_timeout_s=settings.request_timeout_s,

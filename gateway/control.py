@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ from gateway.routing.sql import SqlFleetStore
 from gateway.settings import Settings, SettingsError
 from monitoring.database import connect, reading, revision
 from training.base.digest import folder_digest
+
+#: After this long a change of control state is seen by every gateway.
+VISIBLE_S = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,26 +108,53 @@ def make_admin_key(control: Control, path: Path) -> bool:
         return False
     secret, key = mint(tenant="default", name="admin", roles=list(Role), now=time.time(), who="graftline up")
     control.keys.insert(key)
-    part = path.with_suffix(".part")
+    _write_secret(path, secret)
+    return True
+
+
+def pseudonym_secret(settings: Settings) -> bytes:
+    """The secret that keys pseudonyms: from the settings, else from a file that the first process makes."""
+    if settings.pseudonym_key:
+        return settings.pseudonym_key.encode()
+    path = settings.home.absolute() / "pseudonym.key"
+    if not path.exists():
+        _write_secret(path, secrets.token_hex(32))
+    return path.read_bytes().strip()
+
+
+def _write_secret(path: Path, secret: str) -> None:
+    """Mode 0600 from its first byte on, whole or not at all, and never over one that is there."""
+    part = path.with_suffix(f".{os.getpid()}.part")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(secret + "\n")
-    part.rename(path)
-    return True
+    with contextlib.suppress(FileExistsError):
+        os.link(part, path)
+    part.unlink()
+
+
+def settled(control: Control, version: Version) -> Version | None:
+    """The version once it is verified and its name answers; None while that is not so. Raises `Rejected`."""
+    version = control.adapters.get(version.name, version.number)
+    if version.state is State.REJECTED:
+        raise Rejected(version.reasons)
+    if version.state is State.VERIFIED and control.adapters.aliases(version.name):
+        return version
+    return None
 
 
 def wait_verified(
     control: Control, version: Version, *, timeout_s: float, sleep: Callable[[float], None] = time.sleep
 ) -> Version:
-    """The version once it is verified; as it is when the time is over. Raises `Rejected` with the reasons."""
+    """The version once it is verified and every gateway has seen it; as it is when the time is over. Raises `Rejected`
+    with the reasons."""
     until = time.monotonic() + timeout_s
-    while True:
-        version = control.adapters.get(version.name, version.number)
-        if version.state is State.REJECTED:
-            raise Rejected(version.reasons)
-        if version.state is State.VERIFIED or time.monotonic() > until:
-            return version
+    while (done := settled(control, version)) is None:
+        if time.monotonic() > until:
+            return control.adapters.get(version.name, version.number)
         sleep(0.05)
+    sleep(VISIBLE_S)
+    return done
 
 
 def retire_model(control: Control, model: str, *, who: str, why: str) -> str:

@@ -8,16 +8,14 @@ a failure is an event in the stream, and is never tried again.
 
 from __future__ import annotations
 
-import hmac
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import sha256
 
 import orjson
 
+from gateway.access.errors import OverQuota
 from gateway.access.identify import require, token
 from gateway.access.keys import Key, Role
 from gateway.access.ledger import Ledger
@@ -35,13 +33,14 @@ from gateway.engines.errors import (
 from gateway.engines.rewrite import stamped, tidied
 from gateway.engines.upstream import Answer
 from gateway.errors import AdapterUnavailable, EngineFailed, StaleSnapshot
+from gateway.routing.marks import cache_salt, fingerprint
 from gateway.routing.replicas import Replicas, Seated
 from gateway.routing.resolve import resolve
 from gateway.routing.retry import Patience
 from gateway.routing.snapshot import Snapshot
 from gateway.routing.watcher import Watcher
 from gateway.settings import Settings
-from gateway.values import Call, Target
+from gateway.values import Call, Hold, Target
 
 PATHS = {
     "chat": "/v1/chat/completions",
@@ -78,7 +77,7 @@ async def serve(call: Call, gw: Gateway, draft: Draft) -> AsyncGenerator[Opening
     """One `Opening`, then the answer's bytes. Each step may raise the errors named beside it."""
     snapshot, key = identify(call.bearer, gw, draft)  # StaleSnapshot, Unauthenticated, Forbidden
     target = resolve(snapshot, key, call.model)  # UnknownModel
-    hold = gw.ledger.reserve(key, _reservation(call, key))  # OverQuota
+    hold = _reserve(call, gw, key)  # OverQuota
     try:
         async with aclosing(_attempt(call, gw, draft, key, target)) as parts:  # NoCapacity, EngineRefused
             async for part in parts:
@@ -87,10 +86,15 @@ async def serve(call: Call, gw: Gateway, draft: Draft) -> AsyncGenerator[Opening
         hold.settle(draft.tokens_used)
 
 
-def _reservation(call: Call, key: Key) -> int:
-    """Tokens to reserve: a guess is never more than the key may use in a minute, or the call could never run."""
+def _reserve(call: Call, gw: Gateway, key: Key) -> Hold:
+    """Reserve what the call may use; a guess is never more than the key may use in a minute, or it could never run."""
     limit = key.limits.tokens_per_min
-    return min(call.tokens_max, limit) if call.open_ended and limit is not None else call.tokens_max
+    tokens = min(call.tokens_max, limit) if call.open_ended and limit is not None else call.tokens_max
+    try:
+        return gw.ledger.reserve(key, tokens)
+    except OverQuota as error:
+        error.left = gw.ledger.remaining(key)
+        raise
 
 
 def identify(bearer: bytes, gw: Gateway, draft: Draft) -> tuple[Snapshot, Key]:
@@ -178,7 +182,7 @@ async def _ask(seat: Seated, call: Call, key: Key, target: Target, gw: Gateway, 
     document = call.document
     document["model"] = target.engine_name
     if call.endpoint != "embeddings":
-        document["cache_salt"] = _salt(target.digest or gw.base_digest, key.tenant)
+        document["cache_salt"] = cache_salt(target.digest or gw.base_digest, key.tenant)
     answer = await seat.engine.generate(
         PATHS[call.endpoint],
         orjson.dumps(document),
@@ -216,7 +220,7 @@ def _framing(call: Call, target: Target, gw: Gateway) -> sse.Stream:
         model=orjson.dumps(call.model),
         wants_usage=call.wants_usage,
         responses=call.endpoint == "responses",
-        fingerprint=_fingerprint(gw.base_digest, target.digest),
+        fingerprint=fingerprint(gw.base_digest, target.digest),
     )
 
 
@@ -266,7 +270,7 @@ def _whole(body: bytes, call: Call, target: Target, gw: Gateway, draft: Draft) -
     if call.tags.metadata and body[:1] == b"{" and call.endpoint == "chat":
         body = b'{"metadata":' + orjson.dumps(call.tags.metadata) + b"," + body[1:]
     if call.endpoint in ("chat", "completions"):
-        body = stamped(tidied(body), _fingerprint(gw.base_digest, target.digest))
+        body = stamped(tidied(body), fingerprint(gw.base_digest, target.digest))
     draft.keep(body, gw.settings.capture_bytes_max)
     if draft.truncated and (at := body.rfind(b'"usage":{')) >= 0:
         draft.usage = b"{" + body[at:]
@@ -283,16 +287,3 @@ def _tokens(data: bytes, call: Call, draft: Draft) -> int:
         if end:
             return int(digits[:end])
     return min(call.tokens_max, len(draft.raw) // 4 + draft.answer_bytes // 150)
-
-
-@lru_cache(maxsize=65536)
-def _fingerprint(base: str, adapter: str) -> bytes:
-    """What made an answer, in OpenAI's field for it: the beginnings of both digests."""
-    parts = [digest.removeprefix("sha256:")[:12] for digest in (base, adapter) if digest]
-    return ("fp_" + "_".join(parts)).encode()
-
-
-@lru_cache(maxsize=65536)
-def _salt(digest: str, tenant: str) -> str:
-    """Keeps versions and tenants apart in every cache of the engine."""
-    return hmac.new(digest.encode(), tenant.encode(), sha256).hexdigest()[:32]

@@ -82,6 +82,9 @@ class Settings(BaseModel):
     )
     outbox_flush_ms: float = Field(20, gt=0, le=50, description="Longest wait of a record before it is on disk.")
     capture_bytes_max: int = Field(1 << 20, gt=0, description="Largest request or answer body kept in a record.")
+    pseudonym_key: str = Field(
+        "", repr=False, description="Keys the pseudonyms of users in records; made under `home` when empty."
+    )
     records_keep_days: int | None = Field(None, ge=1, description="Days that records are kept; for ever when unset.")
     snapshot_poll_ms: float = Field(100, gt=0, le=250, description="How often the control revision is looked at.")
     snapshot_age_max_s: float = Field(900, gt=0, description="Age at which a snapshot no longer vouches for keys.")

@@ -6,6 +6,7 @@ import base64
 import binascii
 import contextlib
 import hashlib
+import hmac
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -22,9 +23,10 @@ _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w=.+-]+)*,")
 _ID = re.compile(rb'"id":"([^"\\]{1,200})"')
 
 
-def compose(draft: Draft, base_digest: str, bytes_max: int = 1 << 20) -> Inference:
+def compose(draft: Draft, base_digest: str, bytes_max: int = 1 << 20, secret: bytes = b"") -> Inference:
     """The record of one request. Bodies are kept only where the key's policy and the caller allow it, and each up to
-    `bytes_max`."""
+    `bytes_max`; under the policy `off` nothing that the caller said is. `secret` keys the pseudonyms of callers'
+    users, which stay the same from request to request."""
     call, key, target = draft.call, draft.key, draft.target
     policy = key.capture if key else "metadata"
     if policy == "full" and call is not None and call.tags.store is False:
@@ -32,7 +34,7 @@ def compose(draft: Draft, base_digest: str, bytes_max: int = 1 << 20) -> Inferen
     answer = _answer(draft)
     usage = _usage(draft, answer)
     full = policy == "full"
-    tags = call.tags if call else None
+    tags = call.tags if call and policy != "off" else None
     return Inference(
         id=uuid7(),
         completion_id=str(answer.get("id") or ""),
@@ -57,18 +59,26 @@ def compose(draft: Draft, base_digest: str, bytes_max: int = 1 << 20) -> Inferen
         incomplete=draft.incomplete,
         stream=draft.streamed,
         attempts=draft.attempts,
-        retry_count=tags.retry_count if tags else 0,
+        retry_count=call.tags.retry_count if call else 0,
         prompt_tokens=usage[0],
         completion_tokens=usage[1],
         cached_tokens=usage[2],
-        user=redact(tags.user).text if tags else "",
-        conversation=redact(tags.conversation).text if tags else "",
-        metadata={k: redact(v).text for k, v in tags.metadata.items()} if tags and policy != "off" else {},
-        captured="full" if full else "metadata",
+        user=_pseudonym(tags.user, secret) if tags else "",
+        conversation=_pseudonym(tags.conversation, secret) if tags else "",
+        metadata={k: redact(v).text for k, v in tags.metadata.items()} if tags else {},
+        captured=policy,
         stored=bool(tags and tags.store and full),
         request=_request(draft.raw, bytes_max) if full and draft.raw else None,
         response=_response(answer, draft) if full and answer else None,
     )
+
+
+def _pseudonym(name: str, secret: bytes) -> str:
+    """A name as it is, unless it would have to be redacted: then a keyed hash, so that a user who is known by an
+    e-mail address can still be told from others, and found again by whoever has the secret."""
+    if not name or redact(name).text == name:
+        return name
+    return "hmac:" + hmac.new(secret, name.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def _ms(draft: Draft, moment: float) -> float | None:

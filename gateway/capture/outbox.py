@@ -35,10 +35,11 @@ class Outbox:
         flush_s: float,
         bytes_max: int = 256 << 20,
         capture_bytes_max: int = 1 << 20,
+        secret: bytes = b"",
     ) -> None:
         self._spool, self._meters, self._base_digest = spool, meters, base_digest
         self._records_max, self._flush_s = records_max, flush_s
-        self._bytes_max, self._capture_bytes_max = bytes_max, capture_bytes_max
+        self._bytes_max, self._capture_bytes_max, self._secret = bytes_max, capture_bytes_max, secret
         self._drafts: deque[Draft] = deque()
         self._lines: deque[bytes] = deque()
         self._taken = 0  # bytes that came, counted by the serving loop
@@ -82,9 +83,9 @@ class Outbox:
         while self._drafts:
             draft = self._drafts.popleft()
             self._gone += draft.bytes
-            record = compose(draft, self._base_digest, self._capture_bytes_max)
+            record = compose(draft, self._base_digest, self._capture_bytes_max, self._secret)
             self._meters.count(record)
-            if draft.key is None or draft.key.capture != "off":
+            if draft.key is not None:  # a stranger's request is counted, or anyone could fill the disk
                 line = encode(record)
                 self._gone -= len(line)
                 self._lines.append(line)

@@ -85,7 +85,7 @@ class Inference:
     user: str = ""
     conversation: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    captured: Literal["full", "metadata"] = "metadata"
+    captured: Literal["full", "metadata", "off"] = "metadata"
     stored: bool = False  # listed by the SDK's stored completions
     request: str | None = None  # redacted JSON
     response: str | None = None  # redacted JSON

@@ -106,14 +106,13 @@ def test_bodies_are_kept_as_the_key_and_the_caller_allow(
     assert record.completion_tokens > 0
 
 
-def test_a_key_that_captures_nothing_leaves_nothing(house: House) -> None:
-    key, key_id = house.new_key(capture="off")
-    before = house.metric("graftline_requests_total")
-    house.chat("x", key=key)
-    marker = house.chat("y").headers["x-request-id"]
-    house.record(marker)
-    assert key_id not in {r.key_id for r in house.records()}
-    eventually(lambda: house.metric("graftline_requests_total") > before)
+def test_a_key_that_captures_nothing_leaves_numbers_alone(house: House) -> None:
+    key, _ = house.new_key(capture="off")
+    answer = house.chat("x", key=key, user="u-7", metadata={"conversation_id": "c-7", "k": "v"})
+    record = house.record(answer.headers["x-request-id"])
+    assert (record.captured, record.completion_tokens > 0) == ("off", True)
+    said = (record.user, record.conversation, dict(record.metadata), record.request, record.response)
+    assert said == ("", "", {}, None, None)
 
 
 def test_what_identifies_a_person_is_redacted_before_it_is_written(house: House) -> None:
@@ -148,8 +147,26 @@ def test_malformed_and_refused_requests_are_recorded_under_their_key(house: Hous
         answer = client.post("/v1/chat/completions", content=b'{"messages": "\xff')
     record = house.record(answer.headers["x-request-id"])
     assert (record.status, record.error, record.tenant) == (400, "invalid_json", "default")
+
+
+def test_a_stranger_is_counted_and_cannot_fill_the_disk(house: House) -> None:
+    before = house.metric("graftline_requests_total")
     stranger = house.chat(key="gl-wrong")
-    assert house.record(stranger.headers["x-request-id"]).error == "invalid_api_key"
+    assert stranger.status_code == 401
+    house.record(house.chat("y").headers["x-request-id"])
+    assert stranger.headers["x-request-id"] not in {r.request_id for r in house.records()}
+    eventually(lambda: house.metric("graftline_requests_total") > before)
+
+
+def test_a_user_known_by_an_address_stays_the_same_user_without_it(house: House) -> None:
+    records = [
+        house.record(house.chat("x", user=user).headers["x-request-id"]).user
+        for user in ("ada@example.com", "ada@example.com", "bob@example.com", "u-7")
+    ]
+    assert records[0] == records[1]
+    assert len({*records}) == 3
+    assert records[3] == "u-7"
+    assert not any("@" in user for user in records)
 
 
 def test_an_oversized_answer_or_request_is_cut_in_the_record_and_still_counted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 from dataclasses import asdict
@@ -19,10 +20,12 @@ from adapters.lifecycle import State
 from adapters.store import Alias, Version
 from gateway.access.keys import Key
 from gateway.api.control.caller import Engineer, InPlane, Plane, Reader
-from gateway.control import actor, wait_verified
+from gateway.control import VISIBLE_S, actor, settled
 from gateway.errors import BadField, BadJson
 
 router = APIRouter(prefix="/v1/adapters")
+WAIT_S_MAX = 300.0
+LOOK_S = 0.05
 
 
 class Promotion(BaseModel):
@@ -64,13 +67,15 @@ async def register(request: Request, plane: InPlane, key: Engineer) -> JSONRespo
             note, wait_s = str(form.get("note") or ""), str(form.get("wait_s") or "30")
             if not wait_s.replace(".", "", 1).isdecimal():
                 raise BadField("'wait_s' must be a number of seconds.", param="wait_s")
-            version = await run_in_threadpool(_from_archive, plane, key, upload, name, note, float(wait_s))
+            version = await run_in_threadpool(_from_archive, plane, key, upload, name, note)
+            wait = float(wait_s)
     else:
         try:
             source = Source.model_validate_json(await request.body())
         except ValueError as error:
             raise BadJson(f"Send a multipart archive, or JSON with `name` and `source`: {error}") from None
-        version = await run_in_threadpool(_from_folder, plane, key, source)
+        version, wait = await run_in_threadpool(_from_folder, plane, key, source), source.wait_s
+    version = await _settled(plane, version, min(wait, WAIT_S_MAX))
     return JSONResponse(document(version), 201 if version.state is State.VERIFIED else 202)
 
 
@@ -123,13 +128,13 @@ def retire(name: str, number: int, plane: InPlane, key: Engineer, why: str = "")
     return document(plane.control.registry.retire(name, number, who=actor(key), why=why))
 
 
-def _from_archive(plane: Plane, key: Key, upload: UploadFile, name: str, note: str, wait_s: float) -> Version:
+def _from_archive(plane: Plane, key: Key, upload: UploadFile, name: str, note: str) -> Version:
     with tempfile.TemporaryDirectory(prefix="graftline-upload-") as folder:
         archive = Path(folder) / "archive"
         with archive.open("wb") as file:
             shutil.copyfileobj(upload.file, file, 1 << 20)
         with unpacked(archive, plane.control.limits) as adapter:
-            return _register(plane, key, adapter, name, note, wait_s)
+            return plane.control.registry.register(adapter, name=name, who=actor(key), note=note)
 
 
 def _from_folder(plane: Plane, key: Key, source: Source) -> Version:
@@ -142,12 +147,19 @@ def _from_folder(plane: Plane, key: Key, source: Source) -> Version:
             "Upload an archive, or register on the server with `graftline adapters register`.",
             param="source",
         )
-    return _register(plane, key, folder, source.name, source.note, source.wait_s)
+    return plane.control.registry.register(folder, name=source.name, who=actor(key), note=source.note)
 
 
-def _register(plane: Plane, key: Key, folder: Path, name: str, note: str, wait_s: float) -> Version:
-    version = plane.control.registry.register(folder, name=name, who=actor(key), note=note)
-    return wait_verified(plane.control, version, timeout_s=min(wait_s, 300.0))
+async def _settled(plane: Plane, version: Version, wait_s: float) -> Version:
+    """Wait for the verdict without keeping a thread: the pool is small, and other routes need it."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + wait_s
+    while (done := await run_in_threadpool(settled, plane.control, version)) is None:
+        if loop.time() > until:
+            return await run_in_threadpool(plane.control.adapters.get, version.name, version.number)
+        await asyncio.sleep(LOOK_S)
+    await asyncio.sleep(VISIBLE_S)
+    return done
 
 
 def document(version: Version) -> dict[str, Any]:

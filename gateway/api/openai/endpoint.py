@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any
 
 from gateway import pipeline
+from gateway.access.errors import OverQuota
 from gateway.access.quota import Remaining
 from gateway.api import errors
 from gateway.api.openai import body, parse
@@ -151,7 +152,14 @@ class Responder:
         close = [(b"connection", b"close")] if draft.status in (408, 413) else []
         await self._start(
             draft.status,
-            [_JSON, (b"content-length", b"%d" % len(data)), *self._headers(None), *errors.headers(error), *close],
+            [
+                _JSON,
+                (b"content-length", b"%d" % len(data)),
+                *self._headers(None),
+                *errors.headers(error),
+                *_left(error),
+                *close,
+            ],
         )
         await self._write(data, more=False)
 
@@ -182,6 +190,11 @@ class Responder:
         if opening.remaining is not None:
             found.extend(_rate_limits(opening.remaining))
         return found
+
+
+def _left(error: Exception) -> list[errors.Header]:
+    left = error.left if isinstance(error, OverQuota) else None
+    return [] if left is None else _rate_limits(left)
 
 
 def _rate_limits(left: Remaining) -> list[errors.Header]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.api.openai.refused import REFUSED
 from gateway.errors import BadField, UnknownField
 from gateway.values import Endpoint
 
@@ -32,8 +33,8 @@ def check(endpoint: Endpoint, document: Mapping[str, Any], bounds: Bounds) -> No
     for name, value in document.items():
         rule = table.get(name)
         if rule is None:
-            if name in _REFUSED:
-                raise UnknownField(f"`{name}` is not taken here: {_REFUSED[name]}", param=name)
+            if name in REFUSED:
+                raise UnknownField(f"`{name}` is not taken here: {REFUSED[name]}", param=name)
             raise UnknownField(f"Unknown parameter: '{name[:100]}'.", param=name[:100])
         if value is not None:
             rule(name, value, bounds)
@@ -120,7 +121,12 @@ def _tools(name: str, value: Any, bounds: Bounds) -> None:
     _list(name, value, bounds)
     if len(value) > bounds.tools_max:
         raise BadField(f"'{name}' holds {len(value)} tools; {bounds.tools_max} are allowed.", param=name)
-    _grammar(name, {"tools": value}, bounds)
+    size = len(repr(value))
+    if size > _TOOLS_GRAMMARS * bounds.grammar_bytes_max:
+        raise BadField(
+            f"'{name}' is about {size} bytes large; {_TOOLS_GRAMMARS * bounds.grammar_bytes_max} are allowed.",
+            param=name,
+        )
 
 
 def _metadata(name: str, value: Any, bounds: Bounds) -> None:
@@ -173,6 +179,20 @@ def _wrong(name: str, value: Any, wanted: str) -> BadField:
     return BadField(f"Invalid type for '{name}': expected {wanted}, but got {found} instead.", param=name)
 
 
+def _bias(name: str, value: Any, bounds: Bounds) -> None:
+    _dict(name, value, bounds)
+    if len(value) > 1024:
+        raise BadField(f"'{name}' has {len(value)} entries; 1024 are allowed.", param=name)
+
+
+def _token_ids(name: str, value: Any, bounds: Bounds) -> None:
+    _list(name, value, bounds)
+    if len(value) > 256 or not all(type(part) is int for part in value):
+        raise BadField(f"'{name}' must be an array of up to 256 token ids.", param=name)
+
+
+#: All tools of a request together may be as large as so many grammars.
+_TOOLS_GRAMMARS = 8
 _TOKENS = _integer(1, 1 << 24)
 _PENALTY = _number(-2, 2)
 
@@ -180,7 +200,7 @@ _PENALTY = _number(-2, 2)
 _SAMPLING: dict[str, Check] = {
     "frequency_penalty": _PENALTY,
     "presence_penalty": _PENALTY,
-    "logit_bias": _dict,
+    "logit_bias": _bias,
     "max_tokens": _TOKENS,
     "n": _n,
     "seed": _integer(-(1 << 63), (1 << 63) - 1),
@@ -198,7 +218,7 @@ _SAMPLING: dict[str, Check] = {
     "repetition_penalty": _number(0.01, 10),
     "skip_special_tokens": _bool,
     "spaces_between_special_tokens": _bool,
-    "stop_token_ids": _list,
+    "stop_token_ids": _token_ids,
     "structured_outputs": _grammar,
     "top_k": _integer(-1, 1 << 20),
 }
@@ -260,23 +280,4 @@ TABLES: dict[Endpoint, dict[str, Check]] = {
         "truncation": _text,
     },
     "embeddings": {"model": _text, "user": _label, "input": _any, "encoding_format": _text, "dimensions": _TOKENS},
-}
-
-#: Fields that reach into the engine or that nothing here can honour, with the reason the caller is told.
-_REFUSED = {
-    "cache_salt": "the gateway sets it, so that tenants and versions never share cached work.",
-    "chat_template": "the base's own template is always used.",
-    "chat_template_kwargs": "the base's own template is always used.",
-    "documents": "put them into the messages.",
-    "function_call": "use `tool_choice`.",
-    "functions": "use `tools`.",
-    "audio": "this gateway answers with text only.",
-    "prediction": "the engine has no predicted outputs.",
-    "web_search_options": "the engine has no web search.",
-    "priority": "the gateway schedules.",
-    "request_id": "the gateway names requests; send an `X-Request-Id` header to name yours.",
-    "mm_processor_kwargs": "it would reach into the engine.",
-    "previous_response_id": "answers are not kept by the engine; send the whole conversation.",
-    "background": "answers are not kept by the engine; stream instead.",
-    "moderation": "guards are configured by the operator.",
 }

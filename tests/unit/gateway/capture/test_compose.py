@@ -83,8 +83,8 @@ def test_an_answer_in_one_piece() -> None:
         ("full", True, "full"),
         ("full", False, "metadata"),
         ("metadata", True, "metadata"),
-        ("off", True, "metadata"),
-        ("off", False, "metadata"),
+        ("off", True, "off"),
+        ("off", False, "off"),
     ],
 )
 def test_policy_and_caller_decide_what_is_kept(capture: Capture, store: bool | None, captured: str) -> None:

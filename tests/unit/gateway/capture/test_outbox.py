@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.access.keys import mint
 from gateway.capture.draft import Draft
 from gateway.capture.meters import Meters
 from gateway.capture.outbox import Outbox
@@ -16,6 +17,8 @@ from monitoring.records.spool import Spool
 from monitoring.records.store import MemoryRecords
 from monitoring.telemetry.render import render
 from monitoring.telemetry.shared import Metrics
+
+_, KEY = mint(tenant="acme", name="t", roles=["user"], now=0.0)
 
 
 class Small(Disk):
@@ -46,7 +49,7 @@ def outbox(
 
 def draft(name: str, raw: bytes = b"") -> Draft:
     made = Draft("chat", name, "abc")
-    made.raw, made.status = raw, 200
+    made.raw, made.status, made.key = raw, 200, KEY
     return made
 
 
@@ -54,6 +57,16 @@ def stored(folder: Path) -> list[str]:
     store = MemoryRecords()
     Ingester(folder / "spool", store).step()
     return [record.request_id for record in store.query()]
+
+
+def test_a_request_without_a_key_is_counted_and_not_written(tmp_path: Path, metrics: Metrics) -> None:
+    box = outbox(tmp_path, metrics)
+    stranger = draft("r")
+    stranger.key = None
+    box.put(stranger)
+    assert box.flush()
+    assert stored(tmp_path) == []
+    assert b"graftline_requests_total{" in render(tmp_path / "metrics")
 
 
 def test_what_is_put_is_written_in_order(tmp_path: Path, metrics: Metrics) -> None:
