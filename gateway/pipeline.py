@@ -77,7 +77,7 @@ async def serve(call: Call, gw: Gateway, draft: Draft) -> AsyncGenerator[Opening
     """One `Opening`, then the answer's bytes. Each step may raise the errors named beside it."""
     snapshot, key = identify(call.bearer, gw, draft)  # StaleSnapshot, Unauthenticated, Forbidden
     target = resolve(snapshot, key, call.model)  # UnknownModel
-    hold = _reserve(call, gw, key)  # OverQuota
+    hold = _reserve(call, gw, draft, key)  # OverQuota
     try:
         async with aclosing(_attempt(call, gw, draft, key, target)) as parts:  # NoCapacity, EngineRefused
             async for part in parts:
@@ -86,14 +86,14 @@ async def serve(call: Call, gw: Gateway, draft: Draft) -> AsyncGenerator[Opening
         hold.settle(draft.tokens_used)
 
 
-def _reserve(call: Call, gw: Gateway, key: Key) -> Hold:
+def _reserve(call: Call, gw: Gateway, draft: Draft, key: Key) -> Hold:
     """Reserve what the call may use; a guess is never more than the key may use in a minute, or it could never run."""
     limit = key.limits.tokens_per_min
     tokens = min(call.tokens_max, limit) if call.open_ended and limit is not None else call.tokens_max
     try:
         return gw.ledger.reserve(key, tokens)
-    except OverQuota as error:
-        error.left = gw.ledger.remaining(key)
+    except OverQuota:
+        draft.left = gw.ledger.remaining(key)
         raise
 
 

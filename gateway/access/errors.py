@@ -20,10 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from gateway.access.quota import Remaining
+from typing import ClassVar
 
 
 class AccessError(Exception):
@@ -85,7 +82,6 @@ class OverQuota(AccessError):
         self.remaining = max(0, limit - used)
         self.requested = requested
         self.retry_after_s = retry_after_s
-        self.left: Remaining | None = None  #: what the rate-limit headers say; set where the ledger is at hand
 
 
 class RequestTooLarge(OverQuota):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from gateway.access.keys import Key
+from gateway.access.quota import Remaining
 from gateway.values import Call, Endpoint, Target
 
 
@@ -28,6 +29,7 @@ class Draft:
         "incomplete",
         "key",
         "last_token",
+        "left",
         "raw",
         "replica",
         "request_id",
@@ -52,6 +54,7 @@ class Draft:
         self.call: Call | None = None
         self.key: Key | None = None
         self.target: Target | None = None
+        self.left: Remaining | None = None  # what the key has left, where a limit was what ended the request
         self.raw = b""
         self.replica = ""
         self.fallback = ""

@@ -39,6 +39,7 @@ class _Replica:
     leaving: dict[str, int] = field(default_factory=dict)  # engine-side name → revision without it
     leaving_since: dict[str, float] = field(default_factory=dict)
     up: bool | None = None
+    base: dict[str, Sequence[float]] = field(default_factory=dict)  # what the base says to the probe's prompts
 
 
 class Fleet:
@@ -91,7 +92,7 @@ class Fleet:
             return 0
         if not replica.up:
             log.info("engine %s is up with %d adapters", name, len(have))
-            replica.up, replica.leaving, replica.failing = True, {}, {}
+            replica.up, replica.leaving, replica.failing, replica.base = True, {}, {}, {}
         now = self._clock()
         replica.failing = {n: until for n, until in replica.failing.items() if until > now}
         todo = plan(wanted, have, replica.failing)
@@ -136,7 +137,7 @@ class Fleet:
     ) -> None:
         """The first forward: what passes is verified, what fails is taken off the engine at once and rejected."""
         engine_side = engine_name(version)
-        proof: Proof = await prove(replica.engine, engine_side, self._base_name)
+        proof: Proof = await prove(replica.engine, engine_side, self._base_name, replica.base)
         if not proof.passed:
             await replica.engine.unload(engine_side)
             await self._reject(version, proof.reasons)

@@ -35,8 +35,11 @@ class Proof:
         return cls(reasons=(_reason(getattr(error, "code", "engine_refused"), str(error)[:500]),))
 
 
-async def prove(engine: Vllm, name: str, base_name: str) -> Proof:
-    """Ask the adapter and the base for the same prompts' logprobs; raises only what an absent engine raises."""
+async def prove(engine: Vllm, name: str, base_name: str, known: dict[str, Sequence[float]]) -> Proof:
+    """Ask the adapter and the base for the same prompts' logprobs; raises only what an absent engine raises.
+
+    `known` remembers what the base said on this engine: it is asked once.
+    """
     effect = 0.0
     for prompt in PROMPTS:
         try:
@@ -45,8 +48,9 @@ async def prove(engine: Vllm, name: str, base_name: str) -> Proof:
             return Proof.refused(error)
         if not theirs.finite:
             return Proof(reasons=(_reason("not_finite", "a logprob that is not a finite number"),))
-        base = await engine.probe(base_name, prompt, tokens=TOKENS)
-        effect = max(effect, _difference(theirs.prompt_logprobs, base.prompt_logprobs))
+        if prompt not in known:
+            known[prompt] = (await engine.probe(base_name, prompt, tokens=TOKENS)).prompt_logprobs
+        effect = max(effect, _difference(theirs.prompt_logprobs, known[prompt]))
     return Proof(effect=effect)
 
 

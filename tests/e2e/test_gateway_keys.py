@@ -101,6 +101,7 @@ def test_requests_a_minute_are_counted_and_told(house: House) -> None:
     assert answers[0].headers["x-ratelimit-limit-requests"] == "3"
     assert answers[0].headers["x-ratelimit-reset-requests"].endswith("s")
     assert "x-ratelimit-limit-tokens" not in answers[0].headers
+    assert answers[3].headers["x-ratelimit-remaining-requests"] == "0"
     assert code(answers[3]) == "rate_limit_exceeded"
     assert 0 < int(answers[3].headers["retry-after-ms"]) <= 120_000
     assert "x-should-retry" not in answers[3].headers

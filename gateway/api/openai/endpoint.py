@@ -10,7 +10,6 @@ from contextlib import aclosing
 from typing import Any
 
 from gateway import pipeline
-from gateway.access.errors import OverQuota
 from gateway.access.quota import Remaining
 from gateway.api import errors
 from gateway.api.openai import body, parse
@@ -157,7 +156,6 @@ class Responder:
                 (b"content-length", b"%d" % len(data)),
                 *self._headers(None),
                 *errors.headers(error),
-                *_left(error),
                 *close,
             ],
         )
@@ -182,7 +180,7 @@ class Responder:
             (b"openai-processing-ms", b"%d" % ((time.perf_counter() - draft.started) * 1e3)),
         ]
         if opening is None:
-            return found
+            return found if draft.left is None else found + _rate_limits(draft.left)
         found.append((b"x-graftline-adapter", opening.target.label.encode()))
         found.append((b"x-graftline-replica", opening.replica.encode()))
         if opening.fallback:
@@ -190,11 +188,6 @@ class Responder:
         if opening.remaining is not None:
             found.extend(_rate_limits(opening.remaining))
         return found
-
-
-def _left(error: Exception) -> list[errors.Header]:
-    left = error.left if isinstance(error, OverQuota) else None
-    return [] if left is None else _rate_limits(left)
 
 
 def _rate_limits(left: Remaining) -> list[errors.Header]:
