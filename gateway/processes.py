@@ -26,6 +26,7 @@ from gateway.settings import PREFIX, Settings, SettingsError
 KEEP_ALIVE_S = 75  # longer than the usual load balancer's minute, so that it never sends into a closing connection
 BACKLOG = 4096
 CAPACITY_DEFAULT = 1024
+CPU_ENGINE_YIELDS = 10  # on a CPU the engine would keep every core from the gateway that passes its tokens on
 SWITCH_S = 0.0005  # the capture thread gives way to a request after half a millisecond, not after five
 
 
@@ -162,6 +163,7 @@ def _engine(
         ready_timeout_s=chosen.start_timeout_s,
         stop_timeout_s=settings.drain_timeout_s,
         silent_s_max=60.0,
+        yields=CPU_ENGINE_YIELDS if planned.device == "cpu" else 0,
     )
     return child, planned.url
 

@@ -298,3 +298,21 @@ def test_the_end_of_a_log_is_readable_whatever_is_in_it(tmp_path: Path) -> None:
     assert log_tail(path) == "(there is no log)"
     path.write_bytes(b"\xff\n" * 50 + b"last")
     assert log_tail(path, lines=2) == "\ufffd\nlast"
+
+
+async def test_a_child_that_yields_stands_back_for_other_sessions(tmp_path: Path) -> None:
+    if not stands_back(os.getpid()):
+        pytest.skip("this kernel shares processors by process, not by session")
+    shy = replace(script(tmp_path, "shy"), yields=7)
+    async with running(tmp_path, shy, script(tmp_path, "bold")) as (supervisor, _):
+        await until(lambda: all(status.state is State.READY for status in supervisor.status()))
+        pids = {status.name: status.pid for status in supervisor.status()}
+        assert [stands_back(pids["shy"]), stands_back(pids["bold"])] == ["7", "0"]
+
+
+def stands_back(pid: int | None) -> str:
+    """The nice value of the session that a process is in; empty where the kernel has none."""
+    try:
+        return Path(f"/proc/{pid}/autogroup").read_text().split()[-1]
+    except FileNotFoundError:
+        return ""

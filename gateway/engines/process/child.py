@@ -50,6 +50,7 @@ class Child:
 
     Not ready within `ready_timeout_s`, or once ready not any more for `silent_s_max`: killed and started again.
     After `attempts_max` starts without ever being ready the supervisor gives up. `prepare` runs before each start.
+    `yields` is how far it stands back for the other children where processors are scarce, as a nice value.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Child:
     check_every_s: float = 0.25
     silent_s_max: float | None = None
     attempts_max: int | None = 3
+    yields: int = 0
     backoff: Backoff = field(default_factory=Backoff)
 
 

@@ -24,6 +24,7 @@ import orjson
 
 from gateway.engines.errors import EngineError
 from gateway.engines.process.child import Backoff, Child, ChildFailed, State, Status, log_tail, open_log
+from gateway.engines.process.share import yield_to_others
 
 __all__ = ["Backoff", "Child", "ChildFailed", "State", "Status", "Supervisor", "log_tail"]
 
@@ -202,6 +203,8 @@ class _Kept:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
+        if self.child.yields:
+            yield_to_others(self._process.pid, self.child.yields)
         told = await asyncio.get_running_loop().sock_recv(ours, 32)
         self._pid = int(told) if told.strip() else None
         self._say(State.STARTING)
