@@ -22,6 +22,7 @@ from loadtests.traffic import Traffic
 MODEL = "tidewell"
 WINDOW_S = 0.050
 ROUNDS = 5
+INTO_S = 0.4  # the clients run in step: right after one answer all the others have ended too
 BODY = {"model": MODEL, "messages": [{"role": "user", "content": "hello there"}], "max_tokens": 16}
 
 
@@ -54,6 +55,7 @@ def engine_dies() -> list[Row]:
             port, key, BODY | {"model": "support", "stream": True, "max_tokens": 200, "ignore_eos": True}
         ) as t:
             t.wait(16)
+            time.sleep(INTO_S)
             began = time.time()
             busy_s, lies = _kill_engine(running, url, key)
             t.wait(16)
@@ -65,7 +67,7 @@ def engine_dies() -> list[Row]:
             Row(name="engine killed under 8 streams: ready again after", found=busy_s, bound=120, unit="s"),
             Row(name="  /readyz said 200 while no engine answered", found=lies, bound=0),
             Row(name="  streams that ended without a word", found=silent, bound=0, note=f"{len(during)} requests"),
-            Row(name="  streams told by an in-band error", found=told, bound=1, kind="least"),
+            Row(name="  streams told by an in-band error", found=told, bound=4, kind="least"),
             Row(name="  codes besides 503 ones", found=len(codes - _RETRY), bound=0, note=", ".join(sorted(codes))),
         ]
         body = BODY | {"model": "support"}
