@@ -178,6 +178,7 @@ async def work(settings: Settings, *, capacity: int, stop: asyncio.Event) -> Non
         metrics.gauge("graftline_records_rejected").set(ingester.rejected)
 
     async def retain() -> None:
+        await asyncio.to_thread(control.artifacts.sweep)
         if settings.records_keep_days is not None:
             await asyncio.to_thread(drop_before, records, now=time.time(), keep_days=settings.records_keep_days)
 

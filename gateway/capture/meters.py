@@ -52,6 +52,3 @@ class Meters:
 
     def spool_failed(self) -> None:
         self._metrics.counter("graftline_spool_errors_total").add(1)
-
-    def gauge(self, name: str, value: float, **labels: str) -> None:
-        self._metrics.gauge(name, **labels).set(value)

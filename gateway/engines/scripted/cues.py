@@ -20,7 +20,6 @@ from typing import Literal
 _CUE = re.compile(r"\[\[(?P<name>[a-z]+)(?::(?P<value>[^\[\]]{0,4096}))?\]\]")
 
 Fault = Literal["", "error", "cut", "hang", "die", "garbage"]
-FAULTS: frozenset[str] = frozenset({"error", "cut", "hang", "die", "garbage"})
 
 
 class BadCue(ValueError):

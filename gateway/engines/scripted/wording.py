@@ -15,7 +15,6 @@ DONE = b"data: [DONE]\n\n"
 FINGERPRINT = "vllm-0.32.0-scripted"
 CORE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 NOT_FOUND = b'{"detail":"Not Found"}'
-WRONG_METHOD = b'{"detail":"Method Not Allowed"}'
 BAD_BODY = b'{"detail":"There was an error parsing the body"}'
 
 
