@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev up test check fix engine-check latency kill restart base reference clean
+.PHONY: help setup dev up test check fix engine-check latency kill restart swap thousand stall hostile base reference clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,6 +46,18 @@ kill: dev ## Kill the engine and the gateway under load; nothing answered is los
 
 restart: dev ## Kill an engine that holds 1 000 adapters; time until all are back.
 	$(PY) -m loadtests.restart
+
+swap: dev ## Move an alias 200 times under running streams; nobody notices but by the words.
+	$(PY) -m loadtests.swap
+
+thousand: dev ## 1 000 adapters on one engine, asked for as people do; about 20 minutes.
+	$(PY) -m loadtests.thousand
+
+stall: dev ## Adapters loaded from a slow disk, and two slots for ten adapters; what others feel of it.
+	@$(PY) -m loadtests.stall; stall=$$?; $(PY) -m loadtests.starvation && exit $$stall
+
+hostile: dev ## Send every broken adapter that we know of to a running installation; nobody else may feel it.
+	$(PY) -m loadtests.hostile
 
 base: dev ## Train and quantize the embedded base again from its seed; prints the scores.
 	$(PY) -m training.base.ship --out .graftline/tidewell

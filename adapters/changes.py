@@ -1,16 +1,34 @@
-"""What each change makes of a row, and what it refuses: decided once, for the store in memory and the one in SQL."""
+"""What each change makes of the rows, and what it refuses: decided once, for the store in memory and the one in SQL.
+
+A change is everything that one transaction writes. One without audit rows changes nothing.
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
-from adapters import lifecycle
+from adapters import lifecycle, trail
 from adapters.errors import Conflict, IllegalMove, NotFound, Reason
 from adapters.lifecycle import State
-from adapters.values import Alias, Audit, Draft, OnUnavailable, Version
+from adapters.names import CANDIDATE, LIVE
+from adapters.trail import By
+from adapters.values import Alias, Audit, Draft, Evidence, OnUnavailable, Version
+
+#: Who moved a row last; asked only when there is a refusal to explain.
+Last = Callable[[], Audit | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moving:
+    """A wish to bring a version from one state to the next; `labels` are added to those that it has."""
+
+    expected: State
+    to: State
+    reasons: Sequence[Reason] | None = None
+    labels: Sequence[str] = ()
+    take_down: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,89 +39,154 @@ class Pointing:
     alias: str
     expected: int | None
     to: int
-    on_unavailable: OnUnavailable | None
+    on_unavailable: OnUnavailable | None = None
 
 
-def subject(version: Version) -> str:
-    """How an audit row names a version."""
-    return f"{version.name}:{version.number}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Rows as they are afterwards: the version, aliases that were put or are gone, and what is noted about it."""
+
+    version: Version
+    aliases: tuple[Alias, ...] = ()
+    gone: tuple[Alias, ...] = ()
+    rows: tuple[Audit, ...] = ()
 
 
-def numbered(draft: Draft, number: int, *, now: float) -> Version:
+def inserted(draft: Draft, number: int, *, now: float) -> Change:
     """The draft as a version in its first state."""
-    return Version(
+    version = Version(
         id=uuid.uuid4().hex,
-        name=draft.name,
         number=number,
-        digest=draft.digest,
         state=State.UPLOADED,
         created_at=now,
-        created_by=draft.created_by,
-        base_digest=draft.base_digest,
-        rank=draft.rank,
-        alpha=draft.alpha,
-        bytes=draft.bytes,
-        coverage=draft.coverage,
-        note=draft.note,
+        moved_at=now,
+        **{name: getattr(draft, name) for name in Draft.__slots__},
     )
+    return Change(version=version, rows=(trail.step(None, version, By(who=draft.created_by, why=draft.note, at=now)),))
 
 
-def moved(
-    version: Version,
-    expected: State,
-    to: State,
-    reasons: Sequence[Reason] | None,
-    pointing: Sequence[Alias],
-    last: Audit | None,
-    *,
-    take_down: bool,
-) -> Version:
-    """The version in its next state. Raises Conflict or IllegalMove; `last` says who moved it before."""
-    if version.state is not expected:
+def moved(version: Version, wish: Moving, pointing: Sequence[Alias], last: Last, by: By) -> Change:
+    """The version in its next state. Raises Conflict, saying who moved it before, or IllegalMove."""
+    if version.state is not wish.expected:
+        found = last()
         raise Conflict(
-            f"{subject(version)} is {version.state}, not {expected}{_moved(last)}. Look again before you move it.",
-            moved_by=last.who if last else "",
-            moved_at=last.at if last else None,
+            f"{trail.subject(version)} is {version.state}, not {wish.expected}{trail.moved_by(found)}. "
+            "Look again before you move it.",
+            moved_by=found.who if found else "",
+            moved_at=found.at if found else None,
         )
-    lifecycle.move(version.state, to)
-    if pointing and not take_down:
+    lifecycle.move(version.state, wish.to)
+    if pointing and not wish.take_down:
         names = ", ".join(f"{alias.name}@{alias.alias}" for alias in pointing)
         raise Conflict(
-            f"{subject(version)} cannot become {to}: {names} points at it, moved there by {pointing[0].moved_by} at "
-            f"{_time(pointing[0].moved_at)}. Promote another version first, or take the alias down with it.",
+            f"{trail.subject(version)} cannot become {wish.to}: {names} points at it, moved there by "
+            f"{pointing[0].moved_by} at {trail.time(pointing[0].moved_at)}. Promote another version first, "
+            "or take the alias down with it.",
             moved_by=pointing[0].moved_by,
             moved_at=pointing[0].moved_at,
         )
-    return replace(version, state=to, reasons=version.reasons if reasons is None else tuple(reasons))
+    after = _after(version, wish.to, by, reasons=wish.reasons, labels=wish.labels)
+    taken = tuple(trail.taken_down(alias, by) for alias in pointing)
+    return Change(version=after, gone=tuple(pointing), rows=(*taken, trail.step(version, after, by)))
 
 
-def pointed(held: Alias | None, version: Version, move: Pointing, *, who: str, why: str, now: float) -> Alias:
-    """The alias after the move. Raises Conflict or IllegalMove."""
+def pointed(
+    held: Alias | None, version: Version, wish: Pointing, by: By, *, override: Evidence | None = None
+) -> Change:
+    """The alias after the move; with a row of its own where the gate was overridden. Raises Conflict or IllegalMove."""
     number = held.number if held else None
-    if number != move.expected:
+    if number != wish.expected:
         raise Conflict(
-            f"{move.name}@{move.alias} points at {_at(number)}, not at {_at(move.expected)}"
-            + (f": {held.moved_by} moved it at {_time(held.moved_at)}" if held else "")
+            f"{wish.name}@{wish.alias} points at {trail.at(number)}, not at {trail.at(wish.expected)}"
+            + (f": {held.moved_by} moved it at {trail.time(held.moved_at)}" if held else "")
             + ". Look again before you move it.",
             moved_by=held.moved_by if held else "",
             moved_at=held.moved_at if held else None,
         )
     if version.state is not State.VERIFIED:
         raise IllegalMove(
-            f"{subject(version)} is {version.state}; {move.name}@{move.alias} can point at verified versions only."
+            f"{trail.subject(version)} is {version.state}; "
+            f"{wish.name}@{wish.alias} can point at verified versions only."
         )
-    previous = held.previous if held and held.number == move.to else number
-    return Alias(
-        name=move.name,
-        alias=move.alias,
-        number=move.to,
-        previous=previous,
-        revision=held.revision + 1 if held else 1,
-        on_unavailable=move.on_unavailable or (held.on_unavailable if held else "fail"),
-        moved_by=who,
-        moved_at=now,
-        why=why,
+    after = _point(held, wish, by)
+    rows: tuple[Audit, ...] = (trail.pointing(held, after),)
+    if override:
+        rows = (trail.overriding(version, f"{wish.name}@{wish.alias}", override, by), *rows)
+    return Change(version=version, aliases=(after,), rows=rows)
+
+
+def pinned(held: Alias, version: Version, wish: bool, by: By) -> Change:
+    """The alias with or without its pin; nothing where it is so already."""
+    if held.pinned is wish:
+        return Change(version=version, aliases=(held,))
+    after = replace(held, pinned=wish, revision=held.revision + 1)
+    action, words = ("pinned" if wish else "unpinned"), {True: "pinned", False: ""}
+    row = Audit(
+        at=by.at,
+        who=by.who,
+        action=action,
+        subject=f"{held.name}@{held.alias}",
+        before=words[held.pinned],
+        after=words[wish],
+        why=by.why,
     )
+    return Change(version=version, aliases=(after,), rows=(row,))
+
+
+def withdrawn(
+    version: Version,
+    reasons: Sequence[Reason],
+    pointing: Sequence[Alias],
+    earlier: Callable[[Alias], int | None],
+    last: Last,
+    by: By,
+) -> Change:
+    """The version rejected, and its aliases where `earlier` says, or gone. Nothing where it was rejected before.
+
+    Raises IllegalMove for a version that has ended otherwise.
+    """
+    if version.state is State.REJECTED:
+        return Change(version=version)
+    _allowed(version, State.REJECTED, last)
+    after = _after(version, State.REJECTED, by, reasons=reasons)
+    put, gone, rows = [], [], []
+    for alias in pointing:
+        if (number := earlier(alias)) is None:
+            gone.append(alias)
+            rows.append(trail.taken_down(alias, by))
+            continue
+        wish = Pointing(name=alias.name, alias=alias.alias, expected=alias.number, to=number)
+        # There is nothing to roll back to: what it pointed at may never serve again.
+        put.append(replace(_point(alias, wish, by), previous=None))
+        rows.append(trail.pointing(alias, put[-1]))
+    rows.append(trail.step(version, after, by))
+    return Change(version=after, aliases=tuple(put), gone=tuple(gone), rows=tuple(rows))
+
+
+def admitted(version: Version, aliases: Sequence[Alias], last: Last, by: By, *, live_allowed: bool) -> Change:
+    """The version verified, and with it the alias of newcomers: `live` where the name has none and it is allowed, else
+    `candidate`, unless that points at a newer version. Nothing where it was verified before.
+
+    Raises IllegalMove for a version that cannot become verified.
+    """
+    if version.state is State.VERIFIED:
+        return Change(version=version)
+    rows, now = [], version
+    if now.state is State.CHECKED:  # its first forward was on the replicas that hold it
+        now = _after(now, lifecycle.move(now.state, State.PROBED), by)
+        rows.append(trail.step(version, now, by))
+    _allowed(now, State.VERIFIED, last)
+    after = _after(now, State.VERIFIED, by)
+    rows.append(trail.step(now, after, by))
+    known = {alias.alias: alias for alias in aliases}
+    alias = LIVE if live_allowed and LIVE not in known else CANDIDATE
+    held = known.get(alias)
+    if held is not None and held.number > version.number:
+        return Change(version=after, rows=tuple(rows))
+    wish = Pointing(name=version.name, alias=alias, expected=held.number if held else None, to=version.number)
+    why = "first verified version" if alias == LIVE else "newest verified version"
+    put = _point(held, wish, replace(by, why=why))
+    return Change(version=after, aliases=(put,), rows=(*rows, trail.pointing(held, put)))
 
 
 def no_version(name: str, number: int) -> NotFound:
@@ -114,58 +197,42 @@ def no_alias(name: str, alias: str) -> NotFound:
     return NotFound(f"There is no alias {name}@{alias}. `graftline adapters list` shows what there is.")
 
 
-def registered(version: Version) -> Audit:
-    """The audit row of a new version."""
-    return Audit(
-        at=version.created_at,
-        who=version.created_by,
-        action="registered",
-        subject=subject(version),
-        before="",
-        after=str(version.state),
-        why=version.note,
+def earlier(rows: Sequence[Audit], servable: frozenset[int], number: int) -> int | None:
+    """Where an alias pointed last, of what may still serve, and is not `number`; from its own rows, newest first."""
+    before = (int(row.before) for row in rows if row.before.isdecimal())
+    return next((found for found in before if found in servable and found != number), None)
+
+
+def _after(
+    version: Version, to: State, by: By, *, reasons: Sequence[Reason] | None = None, labels: Sequence[str] = ()
+) -> Version:
+    return replace(
+        version,
+        state=to,
+        moved_at=by.at,
+        reasons=version.reasons if reasons is None else tuple(reasons),
+        labels=tuple(dict.fromkeys((*version.labels, *labels))),
     )
 
 
-def moving(before: Version, after: Version, *, who: str, why: str, now: float) -> Audit:
-    """The audit row of a version's step."""
-    return Audit(
-        at=now,
-        who=who,
-        action=str(after.state),
-        subject=subject(after),
-        before=str(before.state),
-        after=str(after.state),
-        why=why,
+def _point(held: Alias | None, wish: Pointing, by: By) -> Alias:
+    number = held.number if held else None
+    return Alias(
+        name=wish.name,
+        alias=wish.alias,
+        number=wish.to,
+        previous=held.previous if held and held.number == wish.to else number,
+        revision=held.revision + 1 if held else 1,
+        on_unavailable=wish.on_unavailable or (held.on_unavailable if held else "fail"),
+        moved_by=by.who,
+        moved_at=by.at,
+        why=by.why,
+        pinned=held.pinned if held else False,
     )
 
 
-def pointing(before: Alias | None, after: Alias) -> Audit:
-    """The audit row of an alias's move."""
-    return Audit(
-        at=after.moved_at,
-        who=after.moved_by,
-        action="pointed",
-        subject=f"{after.name}@{after.alias}",
-        before=str(before.number) if before else "",
-        after=str(after.number),
-        why=after.why,
-    )
-
-
-def taken_down(alias: Alias, *, who: str, why: str, now: float) -> Audit:
-    """The audit row of an alias that went with its version."""
-    name = f"{alias.name}@{alias.alias}"
-    return Audit(at=now, who=who, action="taken_down", subject=name, before=str(alias.number), after="", why=why)
-
-
-def _at(number: int | None) -> str:
-    return "nothing" if number is None else f"version {number}"
-
-
-def _moved(last: Audit | None) -> str:
-    return f": {last.who} made it so at {_time(last.at)}" if last else ""
-
-
-def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+def _allowed(version: Version, to: State, last: Last) -> None:
+    try:
+        lifecycle.move(version.state, to)
+    except IllegalMove as error:
+        raise IllegalMove(f"{trail.subject(version)} is {version.state}{trail.moved_by(last())}. {error}") from None

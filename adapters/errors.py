@@ -10,6 +10,18 @@ AdapterError
 ├── BadArchive         the archive is damaged, or holds something an adapter never needs
 ├── TooLarge           more bytes or more files than the limits allow
 ├── DigestMismatch     the bytes on disk are not the bytes that were registered
+├── BadSignature       the signature is missing where one is demanded, or does not fit the bytes
+├── NoSigning          a signature must be checked or made, and the library for it is not installed
+├── Gone               the version was deleted: its row remains, its bytes do not
+├── GateClosed         the version has not passed the evaluation that `live` asks for, and nobody overrode it
+├── NoProber           nothing here can run an adapter's first forward off the shared engine
+├── ProbeAway          what runs the first forward did not answer; nothing was decided
+├── BadSource          the source cannot be understood, or there is no adapter there
+├── SourceRefused      the operator's settings do not allow this source
+├── SourceUnavailable  what keeps the adapter did not answer, or took too long
+│   └── HubOffline     this process was told to stay off the hub
+├── BadExport          the place cannot take an exported adapter
+├── MissingExtra       a package that only some installations need is not installed; names the extra
 ├── BadBase            the base folder cannot be read, or uses a layout that cannot be served with adapters
 └── Unavailable        the database or the disk did not answer; nothing was decided
 
@@ -71,6 +83,60 @@ class DigestMismatch(AdapterError):
 
 class BadBase(AdapterError):
     code = "bad_base"
+
+
+class BadSignature(AdapterError):
+    code = "bad_signature"
+
+
+class NoSigning(AdapterError):
+    code = "no_signing"
+
+
+class Gone(AdapterError):
+    code = "adapter_deleted"
+
+
+class GateClosed(AdapterError):
+    code = "gate_closed"
+
+
+class NoProber(AdapterError):
+    code = "no_prober"
+
+
+class ProbeAway(AdapterError):
+    code = "probe_away"
+    retryable = True
+
+
+class BadSource(AdapterError):
+    code = "bad_source"
+    param: ClassVar[str] = "source"
+
+
+class SourceRefused(AdapterError):
+    code = "source_refused"
+    param: ClassVar[str] = "source"
+
+
+class SourceUnavailable(AdapterError):
+    code = "source_unavailable"
+    retryable = True
+    param: ClassVar[str] = "source"
+
+
+class HubOffline(SourceUnavailable):
+    code = "hub_offline"
+    retryable = False
+
+
+class BadExport(AdapterError):
+    code = "bad_export"
+
+
+class MissingExtra(AdapterError):
+    code = "missing_extra"
 
 
 class Unavailable(AdapterError):

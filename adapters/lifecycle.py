@@ -1,7 +1,11 @@
 """The life of a version, as a table.
 
-Invariant: only `verified` versions can be pointed at by an alias, and a version that an alias points at cannot leave
-`verified`. The stores keep it inside one transaction.
+Invariants, which hold after every step, whatever ends the process that takes it:
+
+- Only `verified` versions are pointed at by an alias. One that is pointed at leaves `verified` only in a transaction
+  that moves or removes its aliases too.
+- A version that is not `deleted` has its bytes, whole: they are committed before its row, and deleted after it.
+- A step and its audit row, and the evidence that the step rests on, are one transaction.
 """
 
 from __future__ import annotations

@@ -18,6 +18,9 @@ from adapters.refusals import refuse
 
 FILE = "adapter_config.json"
 
+#: Less scales every update below what 16 bits can show.
+_ALPHA_MIN = 1e-4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraConfig:
@@ -35,6 +38,7 @@ class LoraConfig:
     base_model: str
     revision: str
     ensure_weight_tying: bool
+    target_parameters: frozenset[str] = frozenset()
 
     @property
     def rank_max(self) -> int:
@@ -44,13 +48,23 @@ class LoraConfig:
     def rank_and_scaling(self, module: str) -> tuple[int, float]:
         """The rank and the factor on B·A of one module, by the rule that PEFT and vLLM share: the first pattern that
         is a suffix of the module's name, from a dot on, wins."""
-        rank = first_match(self.rank_pattern, module, self.r)
-        alpha = first_match(self.alpha_pattern, module, self.alpha)
+        name = self.parameter(module)
+        rank = first_match(self.rank_pattern, name, self.r)
+        alpha = first_match(self.alpha_pattern, name, self.alpha)
         return rank, alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
+
+    @staticmethod
+    def parameter(module: str) -> str:
+        """What the config calls a module of stacked experts: by its parameter. Other modules by their own name."""
+        if module.endswith(".experts.base_layer"):
+            return module.removesuffix(".base_layer") + ".gate_up_proj"
+        return f"{module}.down_proj" if module.endswith(".experts") else module
 
     def targets(self, module: str) -> bool | None:
         """Whether training adapted `module`, by PEFT's rule. None where a regular expression would have to be run: a
         stranger's expression can take for ever, and the tensors say it anyway."""
+        if (parameter := self.parameter(module)) != module:
+            return _named(self.target_parameters, parameter)
         if isinstance(self.target_modules, str) or isinstance(self.exclude_modules, str):
             return None
         if _named(self.exclude_modules, module):
@@ -78,7 +92,8 @@ def read_config(path: Path, findings: Findings, *, rank_max: int) -> LoraConfig 
     rank_pattern = {key: rank for key, rank in _pattern(fields, "rank_pattern", findings).items() if type(rank) is int}
     alpha_pattern = _pattern(fields, "alpha_pattern", findings)
     targets = _names(fields, "target_modules", findings)
-    if not targets and not findings.has("bad_value"):
+    parameters = _names(fields, "target_parameters", findings)
+    if not targets and not parameters and not findings.has("bad_value"):
         findings.add("missing_field", "target_modules", "nothing", "names of modules", "Save with save_pretrained().")
     if r is None or alpha is None:
         return None
@@ -95,6 +110,7 @@ def read_config(path: Path, findings: Findings, *, rank_max: int) -> LoraConfig 
         base_model=_text(fields, "base_model_name_or_path", findings),
         revision=_text(fields, "revision", findings),
         ensure_weight_tying=fields.get("ensure_weight_tying") is True,
+        target_parameters=frozenset({parameters} if isinstance(parameters, str) else parameters) - {""},
     )
     if config.rank_max > rank_max:
         allowed = f"ranks up to {rank_max}, the engine's max_lora_rank"
@@ -136,9 +152,11 @@ def _positive_int(fields: Mapping[str, Any], name: str, findings: Findings) -> i
 
 
 def _positive(value: Any, name: str, findings: Findings) -> float | None:
-    if type(value) in (int, float) and 0 < value < 1e9:
+    if type(value) in (int, float) and _ALPHA_MIN <= value < 1e9:
         return float(value)
-    findings.add("bad_value", name, value, "a number above 0", "It scales the adapter; 0 would switch it off.")
+    allowed = f"a number from {_ALPHA_MIN:g} up"
+    advice = "It scales the adapter: 0 or a trace would switch it off, and less would turn it round."
+    findings.add("bad_value", name, value, allowed, advice)
     return None
 
 

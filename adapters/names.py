@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from adapters.errors import BadName, shown
 
 LIVE = "live"
+CANDIDATE = "candidate"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapters.errors import Findings
+from adapters.methods import named
 
 #: Fields that only say how training went, or how PEFT should treat the object in memory. They change no served value.
 _INERT = frozenset(
@@ -28,14 +29,13 @@ _INERT = frozenset(
 
 #: Fields that must be absent, null, false or empty; and what to do when they are not.
 _OFF: dict[str, str] = {
-    "use_dora": "DoRA cannot be served as it is. Train plain LoRA, or convert the adapter to LoRA first.",
+    "use_dora": "DoRA has no kernel in the engine. Turn it into LoRA with graftline convert, which reports the loss.",
     "lora_bias": "Biases of the LoRA layers are not served. Train with lora_bias=false.",
     "modules_to_save": "Whole modules cannot ride on a shared base. Train with modules_to_save=null.",
     "trainable_token_indices": "New token rows cannot ride on a shared base. Train without trainable_token_indices.",
-    "alora_invocation_tokens": "Activated LoRA is not served. Train plain LoRA.",
-    "alora_invocation_string": "Activated LoRA is not served. Train plain LoRA.",
+    "alora_invocation_tokens": "Activated LoRA (aLoRA) is not served. Train plain LoRA.",
+    "alora_invocation_string": "Activated LoRA (aLoRA) is not served. Train plain LoRA.",
     "layer_replication": "The served base has its own layers only. Train with layer_replication=null.",
-    "target_parameters": "Adapters on bare parameters are not served yet. Target modules instead.",
     "fan_in_fan_out": "The served base stores weights as Linear layers. Train on such a base.",
     "use_qalora": "QALoRA is not served. Train plain LoRA.",
     "use_bdlora": "Block-diagonal LoRA is not served. Train plain LoRA.",
@@ -61,6 +61,7 @@ _OURS = frozenset(
         "rank_pattern",
         "revision",
         "target_modules",
+        "target_parameters",
         "task_type",
         "use_rslora",
     }
@@ -78,7 +79,8 @@ def refuse(fields: Mapping[str, Any], findings: Findings) -> bool:
     """The refusal list: features that the engine ignores or that make it answer wrongly. Returns whether the file is
     about LoRA at all."""
     if (kind := fields.get("peft_type")) != "LORA":
-        findings.add("unsupported_peft_type", "peft_type", kind, "LORA", "Train the adapter as LoRA.")
+        allowed, advice = named(kind)
+        findings.add("unsupported_peft_type", "peft_type", kind, allowed, advice)
         return False  # every other field means something else there
     for name, value in fields.items():
         if name in _OFF:

@@ -1,4 +1,4 @@
-"""Which adapters exist and which may serve: registration, verification, promotion, rollback, retirement.
+"""Which adapters exist and which may serve: registration, admission, promotion, rollback, withdrawal, retirement.
 
 Each step is one change in the store or one rename in the artifacts, in an order in which a crash between any two
 leaves a legal state: bytes that no row names, or a version in an earlier state than it would be. Doing it again goes on
@@ -7,19 +7,27 @@ where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from adapters.artifacts.local import Artifacts
+from adapters.artifacts.local import Artifacts, digest_folder
 from adapters.checks.files import check_files
 from adapters.checks.modules import BaseModules
-from adapters.checks.static import check
-from adapters.errors import Findings, IllegalMove, Reason, Unavailable
-from adapters.lifecycle import State
+from adapters.checks.static import CheckReport
+from adapters.checks.static import check as check_static
+from adapters.errors import Findings, GateClosed, Gone, IllegalMove, NoProber, Reason, Unavailable
+from adapters.gate import Gate, OpenGate
+from adapters.intake import Checked, drafted, overridden, seen
+from adapters.lifecycle import CURRENT, State
 from adapters.limits import Limits
 from adapters.names import LIVE, ByNumber, check_name, parse
-from adapters.store import Alias, Draft, OnUnavailable, Store, Version
+from adapters.signing import Signatures, Signed
+from adapters.store import Store
+from adapters.values import Alias, Evidence, Kind, OnUnavailable, Origin, Version
 
 #: "Wherever it points now": for people who mean the latest state and not one that they saw.
 Anywhere = Literal["anywhere"]
@@ -42,65 +50,111 @@ class Registry:
         limits: Limits | None = None,
         *,
         reserved: frozenset[str] = frozenset(),
+        signatures: Signatures | None = None,
+        gate: Gate | None = None,
+        probing: bool = True,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`reserved` holds the names that the base is served under: no adapter may take one."""
+        """`reserved` holds the names that the base is served under: no adapter may take one. `probing` says whether the
+        installation can run a first forward off the shared engine."""
         self._store = store
         self._artifacts = artifacts
         self._base = base
         self._base_digest = base_digest
         self._limits = limits or Limits()
         self._reserved = reserved
+        self._signatures = signatures
+        self._gate = gate or OpenGate()
+        self._probing = probing
+        self._clock = clock
 
-    def register(self, folder: Path, *, name: str, who: str, note: str = "", force_noop: bool = False) -> Version:
+    def check(self, folder: Path, *, name: str, force_noop: bool = False) -> Checked:
+        """Look at the adapter in `folder` as `register` would, and store nothing. Raises as `register`, without asking
+        whether anything here can probe it."""
+        check_name(name, reserved=self._reserved)
+        with _readable(folder):
+            self._check_files(folder)
+            report, signed = self._look(folder, force_noop=force_noop)
+            digest = digest_folder(folder)
+        same = (version for version in self._store.by_digest(digest) if version.name == name)
+        known = next((version for version in same if version.state in CURRENT), None)
+        return Checked(digest=digest, report=report, signed=signed, known=known)
+
+    def register(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        who: str,
+        note: str = "",
+        force_noop: bool = False,
+        origin: Origin = "upload",
+        source: str = "",
+        unprobed: bool = False,
+    ) -> Version:
         """Check the adapter in `folder` and keep it; returns its version in state checked, or, when the same bytes are
         known under this name, the version that has them.
 
-        Raises BadName, Rejected with every reason, TooLarge, Unavailable. `force_noop` takes an adapter that changes
-        nothing.
+        Raises BadName, NoProber, Rejected with every reason, BadSignature, TooLarge, Unavailable. `force_noop` takes an
+        adapter that changes nothing; `unprobed` one whose first forward will be on the engines that serve it.
         """
         check_name(name, reserved=self._reserved)
-        try:
-            findings = Findings()
-            check_files(folder, self._limits, findings)
-            findings.done()  # before a byte is copied
+        if not (self._probing or unprobed):
+            raise NoProber(
+                f"Nothing here can run the first forward of {name!r} off the shared engine, where one bad adapter "
+                "spoils its neighbours' answers. Install the training extra, name a quarantine engine (probe_url), "
+                "or register it as unprobed."
+            )
+        with _readable(folder):
+            self._check_files(folder)  # before a byte is copied
             with self._artifacts.staged(folder, bytes_max=self._limits.bytes_max) as copy:
                 # What is checked is our copy: the sender can no longer change it.
-                report = check(copy, self._base, self._limits, force_noop=force_noop)
-                digest = self._artifacts.commit(copy)
-        except OSError as error:
-            raise Unavailable(f"{folder} could not be read: {error.strerror or error}.") from error
-        draft = Draft(
-            name=name,
-            digest=digest,
-            created_by=who,
-            base_digest=self._base_digest,
-            rank=report.rank,
-            alpha=report.alpha,
-            bytes=report.bytes,
-            coverage=report.coverage,
-            note=note,
-        )
-        version = self._store.insert(draft)
+                report, signed = self._look(copy, force_noop=force_noop)
+                with self._artifacts.kept():  # nothing collects these bytes before a row names them
+                    digest = self._artifacts.commit(copy)
+                    draft = drafted(name, digest, report, base_digest=self._base_digest, unprobed=unprobed)
+                    version = self._store.insert(
+                        replace(draft, created_by=who, note=note, origin=origin, source=source)
+                    )
         if version.state is not State.UPLOADED:
             return version
-        return self._move(version, State.CHECKED, who=who, why="the static and numeric checks passed")
+        return self._store.move(
+            version.name,
+            version.number,
+            State.UPLOADED,
+            State.CHECKED,
+            who=who,
+            why="the static and numeric checks passed",
+            evidence=seen(version, report, signed, who=who, at=self._clock()),
+        )
 
-    def verified(self, version: Version, *, who: str, note: str = "") -> Version:
-        """The probe was passed: the version may serve. Calling it again changes nothing."""
+    def probed(self, version: Version, *, who: str, note: str = "", labels: Sequence[str] = ()) -> Version:
+        """The first forward, off the shared engine, was passed. Calling it again changes nothing."""
         now = self._store.get(version.name, version.number)
-        if now.state is State.CHECKED:
-            now = self._move(now, State.PROBED, who=who, why=note)
-        if now.state is State.VERIFIED:
+        if now.state in (State.PROBED, State.VERIFIED):
             return now
-        return self._move(now, State.VERIFIED, who=who, why=note)
+        return self._store.move(now.name, now.number, now.state, State.PROBED, who=who, why=note, labels=labels)
+
+    def admit(self, version: Version, *, who: str, note: str = "") -> Version:
+        """Every replica that should serve the version proved it: it may serve, and the alias for newcomers points at
+        it, in one step. With the gate closed this is never `live`. Calling it again changes nothing."""
+        return self._store.admit(
+            version.name, version.number, who=who, why=note, live_allowed=not self._closed(version)
+        )
 
     def rejected(self, version: Version, reasons: Sequence[Reason], *, who: str, why: str = "") -> Version:
-        """The version failed a step after registration. Calling it again changes nothing."""
+        """The version failed a step before it was verified. Calling it again changes nothing."""
         now = self._store.get(version.name, version.number)
         if now.state is State.REJECTED:
             return now
         why = why or (str(reasons[0]) if reasons else "")
         return self._store.move(now.name, now.number, now.state, State.REJECTED, who=who, why=why, reasons=reasons)
+
+    def withdraw(self, version: Version, reasons: Sequence[Reason], *, who: str, why: str = "") -> Version:
+        """The version showed that it must not serve: it is rejected, and its aliases fall back to the verified version
+        where they pointed before, or go, in one step. Calling it again changes nothing."""
+        why = why or (str(reasons[0]) if reasons else "")
+        return self._store.withdraw(version.name, version.number, who=who, why=why, reasons=reasons)
 
     def promote(
         self,
@@ -112,21 +166,45 @@ class Registry:
         who: str,
         why: str,
         on_unavailable: OnUnavailable | None = None,
+        override: str = "",
     ) -> Alias:
         """Point an alias at a verified version. `expected` is the version that the caller saw there, None for none.
 
-        Raises NotFound, IllegalMove for a version that is not verified, and Conflict, saying who moved it and when.
+        `live` asks the gate; `override` is the reason for which an engineer goes past it, and is kept. Raises NotFound,
+        Gone, IllegalMove for a version that is not verified, GateClosed, and Conflict, saying who moved it and when.
         """
         check_name(alias, what="alias")
-        at = self._number(name, alias) if expected == "anywhere" else expected
-        return self._store.point(name, alias, expected=at, to=number, who=who, why=why, on_unavailable=on_unavailable)
+        version, there = self._present(name, number), self._number(name, alias)
+        closed = self._closed(version) if alias == LIVE and there != number else ()
+        if closed and version.state is State.VERIFIED and not override:
+            raise GateClosed(
+                f"{name}:{number} may not become {alias}: {'; '.join(closed)}. Have it evaluated, or override the gate "
+                "with a reason, which is kept."
+            )
+        return self._store.point(
+            name,
+            alias,
+            expected=there if expected == "anywhere" else expected,
+            to=number,
+            who=who,
+            why=why,
+            on_unavailable=on_unavailable,
+            override=overridden(version, alias, closed, override, who=who, at=self._clock()) if closed else None,
+        )
 
     def rollback(self, name: str, *, alias: str = LIVE, who: str, why: str) -> Alias:
-        """Point an alias where it pointed before; doing it twice comes back. Raises as `promote`."""
+        """Point an alias where it pointed before, past any gate; doing it twice comes back. Raises as `promote`."""
         held = self._store.alias(name, alias)
         if held.previous is None:
-            raise IllegalMove(f"{name}@{alias} has only ever pointed at version {held.number}: nothing to go back to.")
+            raise IllegalMove(
+                f"{name}@{alias} points at version {held.number} and at none before it that may serve: "
+                "nothing to go back to."
+            )
         return self._store.point(name, alias, expected=held.number, to=held.previous, who=who, why=why)
+
+    def pin(self, name: str, alias: str, pinned: bool, *, who: str, why: str) -> Alias:
+        """Give an alias a slot of its own in every engine, or take it back. Raises NotFound."""
+        return self._store.pin(name, alias, pinned, who=who, why=why)
 
     def retire(self, name: str, number: int, *, who: str, why: str, take_down: bool = False) -> Version:
         """End a version's service; its bytes stay until nothing needs them. Retiring again changes nothing.
@@ -140,11 +218,18 @@ class Registry:
         return self._store.move(name, number, now.state, State.RETIRED, who=who, why=why, take_down=take_down)
 
     def verify(self, name: str, number: int) -> Path:
-        """Read the bytes again and compare them with the digest; returns their folder.
+        """Read the bytes again, compare them with the digest, and check their signature; returns their folder.
 
-        Raises NotFound or DigestMismatch.
+        Raises NotFound, Gone, DigestMismatch or BadSignature.
         """
-        return self._artifacts.verify(self._store.get(name, number).digest)
+        folder = self._artifacts.verify(self._present(name, number).digest)
+        if self._signatures:
+            self._signatures.verify(folder)
+        return folder
+
+    def evidence(self, name: str, number: int, kind: Kind | None = None) -> tuple[Evidence, ...]:
+        """What was seen of a version, oldest first."""
+        return self._store.evidence(name, number, kind)
 
     def resolve_name(self, model: str) -> Version:
         """The version behind `support`, `support@candidate` or `support:7`. Raises BadName or NotFound."""
@@ -153,8 +238,33 @@ class Registry:
             return self._store.get(asked.name, asked.number)
         return self._store.get(asked.name, self._store.alias(asked.name, asked.alias).number)
 
+    def _check_files(self, folder: Path) -> None:
+        findings = Findings()
+        check_files(folder, self._limits, findings)
+        findings.done()
+
+    def _look(self, folder: Path, *, force_noop: bool) -> tuple[CheckReport, Signed | None]:
+        report = check_static(folder, self._base, self._limits, force_noop=force_noop)
+        return report, self._signatures.verify(folder) if self._signatures else None
+
+    def _closed(self, version: Version) -> tuple[str, ...]:
+        """Why the gate does not let the version become `live`; nothing where it does."""
+        verdict = self._gate.decide(version, self._store.evidence(version.name, version.number))
+        return () if verdict.passed else verdict.reasons or ("the gate gave no reason",)
+
+    def _present(self, name: str, number: int) -> Version:
+        version = self._store.get(name, number)
+        if version.state is State.DELETED:
+            raise Gone(f"{name}:{number} was deleted; its row remains because records name it. Register it again.")
+        return version
+
     def _number(self, name: str, alias: str) -> int | None:
         return next((held.number for held in self._store.aliases(name) if held.alias == alias), None)
 
-    def _move(self, version: Version, to: State, *, who: str, why: str) -> Version:
-        return self._store.move(version.name, version.number, version.state, to, who=who, why=why)
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"{folder} could not be read: {error.strerror or error}.") from error

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from adapters.carried import Carried
 from adapters.errors import Reason
 from adapters.lifecycle import State
 
 OnUnavailable = Literal["fail", "previous", "base"]
+Origin = Literal["upload", "training"]
+
+#: What was looked at: `gate` and `override` speak of going live, `strike` of an engine that died, `load` of a load.
+Kind = Literal["static", "probe", "parity", "signature", "gate", "override", "strike", "tripwire", "load"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +30,21 @@ class Draft:
     bytes: int
     coverage: str
     note: str = ""
+    origin: Origin = "upload"
+    source: str = ""
+    base_name: str = ""
+    labels: tuple[str, ...] = ()
+    carried: Carried = field(default_factory=Carried)
+    template_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """One adapter's bytes under one name. All but `state` and `reasons` never changes."""
+    """One adapter's bytes under one name. All but `state`, `moved_at`, `reasons` and `labels` never changes.
+
+    `source` is where the bytes came from ("archive", "folder", "s3://…", "hub:org/x@rev"); `base_name` is the base that
+    the adapter's own config names; `labels` are words such as "unprobed"; `moved_at` is when it came to its state.
+    """
 
     id: str
     name: str
@@ -44,11 +60,18 @@ class Version:
     coverage: str
     reasons: tuple[Reason, ...] = ()
     note: str = ""
+    origin: Origin = "upload"
+    source: str = ""
+    base_name: str = ""
+    labels: tuple[str, ...] = ()
+    carried: Carried = field(default_factory=Carried)
+    template_digest: str = ""
+    moved_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alias:
-    """A pointer that people move. `previous` is where it pointed before."""
+    """A pointer that people move. `previous` is where it pointed before; what is `pinned` keeps an engine's slot."""
 
     name: str
     alias: str
@@ -59,6 +82,7 @@ class Alias:
     moved_by: str
     moved_at: float
     why: str
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,3 +96,17 @@ class Audit:
     before: str
     after: str
     why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What one look at a version showed, by whom. `subject` is the replica it was seen on, or empty; `body` is JSON."""
+
+    name: str
+    number: int
+    kind: Kind
+    at: float
+    who: str
+    passed: bool
+    subject: str = ""
+    body: Mapping[str, Any] = field(default_factory=dict)

@@ -103,12 +103,25 @@ def scan(path: Path, header: Header) -> dict[str, Stats]:
     return found
 
 
-def product_norm(path: Path, a: Tensor, b: Tensor) -> float:
-    """‖B·A‖_F exactly, without forming B·A: it is the trace of (A·Aᵀ)(Bᵀ·B), both only rank by rank."""
+def product_norm(path: Path, a: Tensor, b: Tensor, *, experts: int = 1) -> float:
+    """‖B·A‖_F exactly, without forming B·A: it is the trace of (A·Aᵀ)(Bᵀ·B), both only rank by rank.
+
+    Of stacked experts, whose A holds one block of rows after the other and whose B holds a column of each in turn, the
+    largest of any expert.
+    """
     with path.open("rb") as file:
-        gram_a = _gram(_matrix(file, a))
-        gram_b = _gram(_matrix(file, b).T)
-    return math.sqrt(max(0.0, float(np.sum(gram_a * gram_b))))
+        rows, columns = _matrix(file, a), _matrix(file, b)
+    norms = []
+    for expert, block in enumerate(np.split(rows, experts)):
+        gram_a, gram_b = _gram(block), _gram(columns[:, expert::experts].T)
+        norms.append(math.sqrt(max(0.0, float(np.sum(gram_a * gram_b)))))
+    return max(norms)
+
+
+def read_matrix(path: Path, tensor: Tensor) -> Floats:
+    """All values of one F32, F16 or BF16 tensor."""
+    with path.open("rb") as file:
+        return _matrix(file, tensor)
 
 
 def read_integers(path: Path, tensor: Tensor) -> tuple[int, ...]:

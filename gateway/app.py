@@ -21,28 +21,26 @@ from gateway.api.root import Root
 from gateway.capture.meters import Meters
 from gateway.capture.outbox import Outbox
 from gateway.control import Control, open_control, pseudonym_secret
-from gateway.engines.fleet import Fleet
+from gateway.engines.process.devices import CPU_LORAS
 from gateway.engines.vllm import Vllm
 from gateway.loops import every
 from gateway.pipeline import Gateway
+from gateway.poisons import Poisons
+from gateway.routing.fairness import Rules, share
 from gateway.routing.replicas import Replicas
 from gateway.routing.store import Beat
 from gateway.routing.watcher import Source, Watcher
 from gateway.settings import Settings
-from monitoring.records.ingest import Ingester
-from monitoring.records.retention import drop_before
 from monitoring.records.spool import Spool
-from monitoring.records.sql import SqlRecords
 from monitoring.telemetry.shared import Metrics
 
 log = logging.getLogger("graftline")
 
 HEALTH_EVERY_S = 0.5
 BEAT_EVERY_S = 0.25
+POISON_EVERY_S = 0.1  # a version that gives NaN is to be withdrawn within a second
 LEDGER_EVERY_S = 5.0
-FLEET_EVERY_S = 0.25
-INGEST_EVERY_S = 0.2
-RETAIN_EVERY_S = 3600.0
+SLOTS_DEFAULT = CPU_LORAS  # of engines that run elsewhere and whose `max_loras` nobody told us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +73,19 @@ class Serving:
                 every("watch", 1.0, self.watch.tick, timeout_s=10, metrics=self.metrics),
                 every("ledger", LEDGER_EVERY_S, self._flush, timeout_s=10, metrics=self.metrics),
                 every("beat", BEAT_EVERY_S, self._beat, timeout_s=10, metrics=self.metrics),
+                every("poison", POISON_EVERY_S, self._tell, timeout_s=10, metrics=self.metrics),
             )
-            await stack.enter_async_context(_beside(*loops))
+            await stack.enter_async_context(beside(*loops))
             yield
 
     async def _flush(self) -> None:
         """Spent budgets reach the disk, so that a power loss forgets a few seconds of them at most."""
         await asyncio.to_thread(self.gateway.ledger.flush)
+
+    async def _tell(self) -> None:
+        """What gave NaN becomes rows that the fleet acts on."""
+        if self.gateway.poisons.waiting:
+            await asyncio.to_thread(self.gateway.poisons.flush)
 
     async def _beat(self) -> None:
         gw = self.gateway
@@ -89,8 +93,16 @@ class Serving:
         gauge("graftline_inflight").set(len(self.watch))
         gauge("graftline_snapshot_age_seconds").set(gw.watcher.age_s)
         gauge("graftline_records_waiting").set(self.outbox.waiting)
+        gw.replicas.follow(gw.watcher.snapshot)  # who waits on a replica that is out learns of it without a new request
+        for replica, waiting in gw.replicas.waiting.items():
+            gauge("graftline_slot_queue_depth", replica=replica).set(waiting)
+        gauge("graftline_pins_ignored").set(len(gw.replicas.pins_ignored))
         beat = Beat(
-            gateway=self.name, at=time.time(), revision=gw.watcher.snapshot.revision, inflight=dict(gw.replicas.by_name)
+            gateway=self.name,
+            at=time.time(),
+            revision=gw.watcher.snapshot.revision,
+            inflight=dict(gw.replicas.by_name),
+            by_replica=gw.replicas.by_replica,
         )
         await asyncio.to_thread(self.control.fleet.beat, beat)
 
@@ -100,20 +112,24 @@ def build(settings: Settings, *, worker: int = 0, engines: Mapping[str, Vllm] | 
     name = f"gateway-{worker}"
     control = open_control(settings)
     metrics = Metrics(settings.metrics, name)
-    source = Source(
-        database=control.database,
-        keys=control.keys,
-        adapters=control.adapters,
-        fleet=control.fleet,
-        base_name=control.base.name,
-        base_created=control.base.created,
-    )
+
+    def waited(replica: str, seconds: float) -> None:
+        metrics.histogram("graftline_slot_wait_seconds", replica=replica).observe(seconds)
+
+    poisons = Poisons(control.fleet.poison, f"{name}@{os.uname().nodename}", metrics)
     gateway = Gateway(
         settings=settings,
-        watcher=Watcher(source, poll_s=settings.snapshot_poll_ms / 1e3),
-        replicas=Replicas(engines or connect_engines(settings), settings.inflight_max),
+        watcher=Watcher(_source(control), poll_s=settings.snapshot_poll_ms / 1e3),
+        replicas=Replicas(
+            engines or connect_engines(settings),
+            settings.inflight_max,
+            rules=_rules(settings),
+            on_poison=poisons.report,
+            on_wait=waited,
+        ),
         ledger=Ledger(settings.home.absolute() / "quota.ledger", worker, settings.workers),
         base_digest=control.base.digest,
+        poisons=poisons,
     )
     outbox = Outbox(
         Spool(settings.spool, name),
@@ -148,56 +164,36 @@ def build(settings: Settings, *, worker: int = 0, engines: Mapping[str, Vllm] | 
     )
 
 
+def _source(control: Control) -> Source:
+    """What the routing snapshot is made from."""
+    return Source(
+        database=control.database,
+        keys=control.keys,
+        adapters=control.adapters,
+        fleet=control.fleet,
+        base_name=control.base.name,
+        base_created=control.base.created,
+    )
+
+
+def _rules(settings: Settings) -> Rules:
+    """Each worker takes its share of an engine's slots, since it does not know what the others have in flight."""
+    return Rules(
+        slots=share(settings.engine.max_loras or SLOTS_DEFAULT, settings.workers),
+        turn_s=settings.slot_turn_s,
+        turn_tokens=settings.slot_turn_tokens,
+        queue_max=settings.slot_queue_max,
+        queue_timeout_s=settings.slot_queue_timeout_s,
+    )
+
+
 def connect_engines(settings: Settings) -> dict[str, Vllm]:
     """One client per replica."""
     return {name: Vllm(name, url) for name, url in settings.replicas.items()}
 
 
-async def work(settings: Settings, *, capacity: int, stop: asyncio.Event) -> None:
-    """The worker: the fleet loop and the ingester, until `stop` is set."""
-    control = open_control(settings)
-    metrics = Metrics(settings.metrics, "worker")
-    records = SqlRecords(settings.records_url or settings.home.absolute() / "records")
-    ingester = Ingester(settings.spool, records)
-    fleet = Fleet(
-        connect_engines(settings),
-        registry=control.registry,
-        store=control.adapters,
-        artifacts=control.artifacts,
-        fleet=control.fleet,
-        metrics=metrics,
-        revision=control.revision,
-        base_name=control.base.name,
-        capacity=capacity,
-        drain_timeout_s=settings.drain_timeout_s,
-    )
-
-    async def ingest() -> None:
-        moved = await asyncio.to_thread(ingester.step)
-        metrics.counter("graftline_records_ingested_total").add(moved)
-        metrics.gauge("graftline_records_rejected").set(ingester.rejected)
-
-    async def retain() -> None:
-        await asyncio.to_thread(control.artifacts.sweep)
-        if settings.records_keep_days is not None:
-            await asyncio.to_thread(drop_before, records, now=time.time(), keep_days=settings.records_keep_days)
-
-    loops = (
-        every("fleet", FLEET_EVERY_S, fleet.step, timeout_s=120, metrics=metrics),
-        every("ingest", INGEST_EVERY_S, ingest, timeout_s=300, metrics=metrics),
-        every("retain", RETAIN_EVERY_S, retain, timeout_s=600, metrics=metrics),
-    )
-    async with _beside(*loops):
-        log.info("the worker is ready")
-        await stop.wait()
-    await ingest()
-    await fleet.close()
-    records.close()
-    metrics.close()
-
-
 @asynccontextmanager
-async def _beside(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def beside(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run loops in one task group for as long as the block lasts."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(loop) for loop in loops]

@@ -18,14 +18,16 @@ from gateway.engines.process.launch import BadLaunch
 from gateway.engines.process.supervisor import ChildFailed
 from gateway.errors import GatewayError
 from gateway.settings import PREFIX, SettingsError, load
-from gateway.verbs import adapters, doctor, keys, quantize, reference
+from gateway.verbs import adapters, convert, doctor, gc, keys, quantize, reference
 from gateway.verbs.console import say
 from training.errors import TrainingError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(adapters.app, name="adapters", help="Register, list, promote, roll back and retire adapters.")
 app.add_typer(keys.app, name="keys", help="Make, list and revoke API keys.")
+app.command("gc")(gc.gc)
 app.command("quantize")(quantize.quantize)
+app.command("convert")(convert.convert)
 app.command("doctor")(doctor.doctor)
 app.command("reference")(reference.reference)
 

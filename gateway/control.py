@@ -14,16 +14,20 @@ from pathlib import Path
 from sqlalchemy.engine import Engine
 
 from adapters.artifacts.local import Artifacts
+from adapters.checks.identity import BaseIdentity, identified
 from adapters.checks.modules import BaseModules
 from adapters.errors import NotFound, Rejected
+from adapters.gate import make_gate
 from adapters.lifecycle import CURRENT, State
 from adapters.limits import Limits as AdapterLimits
 from adapters.names import ByNumber, parse
 from adapters.registry import Registry
+from adapters.signing import KeySignatures, Signatures, Unsigned
 from adapters.sql import SqlStore as AdapterSql
 from adapters.store import Version
 from gateway.access.keys import Key, Role, mint
 from gateway.access.sql import SqlStore as KeySql
+from gateway.engines.prober import make_prober
 from gateway.routing.sql import SqlFleetStore
 from gateway.settings import Settings, SettingsError
 from monitoring.database import connect, reading, revision
@@ -75,15 +79,28 @@ def open_control(settings: Settings) -> Control:
         registry=Registry(
             adapters,
             artifacts,
-            BaseModules.read(base.folder),
+            BaseModules.read(base.folder, identify(base, settings)),
             base.digest,
             limits,
             reserved=frozenset({base.name}),
+            gate=make_gate(settings.gate),
+            signatures=make_signatures(settings),
+            probing=make_prober(settings, base) is not None,
         ),
         limits=limits,
         fleet=SqlFleetStore(database),
         base=base,
     )
+
+
+def identify(base: Base, settings: Settings) -> BaseIdentity:
+    """What adapters may call the base that they were trained on."""
+    return identified(base.folder, names=(base.name, settings.base, *settings.base_aliases), digest=base.digest)
+
+
+def make_signatures(settings: Settings) -> Signatures:
+    """Who checks signatures, by `signing` and `signing_keys`."""
+    return KeySignatures(settings.signing_keys, settings.signing) if settings.signing != "off" else Unsigned()
 
 
 def find_base(settings: Settings) -> Base:

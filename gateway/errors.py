@@ -13,6 +13,7 @@
     ├── NoCapacity            too many requests at once, or no replica can take one
     ├── AdapterUnavailable    the version exists and no replica serves it now
     ├── EngineFailed          every replica that was tried failed before the first byte
+    ├── AdapterDiverged       this version's numbers were not finite for this request
     └── StaleSnapshot         control state is too old to vouch for a key
 
 `code` is stable and public. `param` names the field at fault. HTTP status stands in `gateway/api/errors.py` alone.
@@ -87,6 +88,13 @@ class AdapterUnavailable(NoCapacity):
 
 class EngineFailed(NoCapacity):
     code = "engine_unavailable"
+
+
+class AdapterDiverged(GatewayError):
+    """Not to be tried again: the same version would poison the next engine too."""
+
+    code = "adapter_diverged"
+    param = "model"
 
 
 class StaleSnapshot(GatewayError):

@@ -9,7 +9,7 @@ a failure is an event in the stream, and is never tried again.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -20,20 +20,21 @@ from gateway.access.identify import require, token
 from gateway.access.keys import Key, Role
 from gateway.access.ledger import Ledger
 from gateway.access.quota import Remaining
+from gateway.answering import PATHS, begin, framing, pass_on, tokens, whole
 from gateway.capture.draft import Draft
-from gateway.engines import sse
+from gateway.carry import beneath
 from gateway.engines.errors import (
     AdapterMissing,
-    EngineBroke,
     EngineError,
+    EnginePoisoned,
     EngineRefused,
     EngineTimeout,
     EngineUnreachable,
 )
-from gateway.engines.rewrite import stamped, tidied
 from gateway.engines.upstream import Answer
-from gateway.errors import AdapterUnavailable, EngineFailed, StaleSnapshot
-from gateway.routing.marks import cache_salt, fingerprint
+from gateway.errors import AdapterDiverged, AdapterUnavailable, EngineFailed, StaleSnapshot
+from gateway.poisons import Poisons, may_try_elsewhere
+from gateway.routing.marks import cache_salt
 from gateway.routing.replicas import Replicas, Seated
 from gateway.routing.resolve import resolve
 from gateway.routing.retry import Patience
@@ -42,12 +43,6 @@ from gateway.routing.watcher import Watcher
 from gateway.settings import Settings
 from gateway.values import Call, Hold, Target
 
-PATHS = {
-    "chat": "/v1/chat/completions",
-    "completions": "/v1/completions",
-    "responses": "/v1/responses",
-    "embeddings": "/v1/embeddings",
-}
 _ANSWER_BYTES_MAX = 256 << 20
 _REFUSAL_BYTES_MAX = 1 << 20
 
@@ -60,6 +55,7 @@ class Gateway:
     watcher: Watcher
     replicas: Replicas
     ledger: Ledger
+    poisons: Poisons
     base_digest: str
 
 
@@ -120,14 +116,15 @@ async def _attempt(
     """Try replicas until one gives a first byte, then pass its answer on."""
     patience = Patience(adapter_wait_s=gw.settings.adapter_wait_s)
     while True:
-        seat, target, fallback = await _place(gw, draft, key, target, patience)
+        seat, target, fallback = await _place(gw, call, target, patience)
         draft.attempts += 1
+        draft.queued_s += seat.queued_s
         draft.target, draft.replica, draft.fallback = target, seat.replica, fallback
         answer: Answer | None = None
         try:
             answer = await _ask(seat, call, key, target, gw, draft)
-            reads, stream = aiter(answer), _framing(call, target, gw)
-            first = await _begin(reads, stream, seat, call) if call.stream else await answer.read(_ANSWER_BYTES_MAX)
+            reads, stream = aiter(answer), framing(call, target, gw)
+            first = await begin(reads, stream, seat, call) if call.stream else await answer.read(_ANSWER_BYTES_MAX)
         except (EngineError, StopAsyncIteration) as error:
             if answer is not None:
                 answer.close()
@@ -135,7 +132,7 @@ async def _attempt(
             _judge(error, gw, seat, target, patience)  # raises what cannot be tried again
             continue
         except BaseException:
-            draft.tokens_used = _tokens(b"", call, draft)  # the client left, or time is over: the engine had begun
+            draft.tokens_used = tokens(b"", call, draft)  # the client left, or time is over: the engine had begun
             if answer is not None:
                 answer.close()
             seat.leave()
@@ -146,26 +143,33 @@ async def _attempt(
         remaining = None if key.limits.unlimited else gw.ledger.remaining(key)
         yield Opening(target=target, replica=seat.replica, fallback=fallback, remaining=remaining)
         if call.stream:
-            async with aclosing(_pass_on(first, reads, stream, seat, call, gw, draft)) as chunks:
+            async with aclosing(pass_on(first, reads, stream, seat, call, gw, draft)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         else:
-            yield _whole(first, call, target, gw, draft)
+            yield whole(first, call, target, gw, draft)
+    except EnginePoisoned as error:  # within a stream
+        _poisoned(error, gw, seat, target)
+        raise
     finally:
         answer.close()
         seat.leave()
 
 
-async def _place(gw: Gateway, draft: Draft, key: Key, target: Target, patience: Patience) -> tuple[Seated, Target, str]:
+async def _place(gw: Gateway, call: Call, target: Target, patience: Patience) -> tuple[Seated, Target, str]:
     """A seat for the target, or for what its alias declares instead; waits a while for an adapter to come back."""
     while True:
         snapshot = gw.watcher.snapshot
         try:
-            return gw.replicas.seat(snapshot, target, patience.tried), target, ""
-        except AdapterUnavailable:
+            if gw.poisons.blocked(target):
+                raise _diverged(target)
+            return await gw.replicas.seat(snapshot, target, patience.tried, call.tokens_max), target, ""
+        except (AdapterUnavailable, AdapterDiverged) as error:
             other, why = _instead(snapshot, target)
             if other is not None and gw.replicas.serves(snapshot, other):
-                return gw.replicas.seat(snapshot, other, patience.tried), other, why
+                return await gw.replicas.seat(snapshot, other, patience.tried, call.tokens_max), other, why
+            if isinstance(error, AdapterDiverged):
+                raise
             await patience.wait()  # AdapterUnavailable when it has waited long enough
 
 
@@ -179,7 +183,7 @@ def _instead(snapshot: Snapshot, target: Target) -> tuple[Target | None, str]:
 
 async def _ask(seat: Seated, call: Call, key: Key, target: Target, gw: Gateway, draft: Draft) -> Answer:
     """Send the request; an answer that is not 200 becomes the error that it is."""
-    document = call.document
+    document = beneath(call.document, target.carried, call.endpoint) if target.carried else call.document
     document["model"] = target.engine_name
     if call.endpoint != "embeddings":
         document["cache_salt"] = cache_salt(target.digest or gw.base_digest, key.tenant)
@@ -203,7 +207,9 @@ def _judge(
     if isinstance(error, AdapterMissing) and target.resident:
         gw.replicas.lacks(seat.replica, target, gw.watcher.snapshot.revision)
         return
-    if isinstance(error, EngineTimeout) or (isinstance(error, EngineRefused) and not error.retryable):
+    if isinstance(error, EnginePoisoned):
+        _poisoned(error, gw, seat, target)
+    elif isinstance(error, EngineTimeout) or (isinstance(error, EngineRefused) and not error.retryable):
         raise error
     if isinstance(error, EngineUnreachable):
         gw.replicas.failed(seat.replica)
@@ -214,76 +220,16 @@ def _judge(
         ) from error
 
 
-def _framing(call: Call, target: Target, gw: Gateway) -> sse.Stream:
-    return sse.Stream(
-        engine_name=target.engine_name,
-        model=orjson.dumps(call.model),
-        wants_usage=call.wants_usage,
-        responses=call.endpoint == "responses",
-        fingerprint=fingerprint(gw.base_digest, target.digest),
+def _poisoned(error: EnginePoisoned, gw: Gateway, seat: Seated, target: Target) -> None:
+    """Nobody uses this replica again before it was restarted. Raises `AdapterDiverged` for the version that did it."""
+    gw.replicas.poisoned(seat.replica, target, error)
+    if not may_try_elsewhere(error, target):
+        gw.poisons.block(target)
+        raise _diverged(target) from error
+
+
+def _diverged(target: Target) -> AdapterDiverged:
+    return AdapterDiverged(
+        f"Adapter version {target.adapter} gave numbers that are not finite, so its answer was stopped. It is being "
+        "withdrawn; ask an alias of it again in a moment for the version before, or train this one again."
     )
-
-
-async def _begin(reads: AsyncIterator[bytes], stream: sse.Stream, seat: Seated, call: Call) -> bytes:
-    """The first bytes for the client. An engine's head says 200 before it has worked: an error event that comes first
-    is a failure like any other, and can be tried elsewhere."""
-    while not (out := stream.feed(await anext(reads))):
-        if stream.error:
-            raise seat.engine.refusal(stream.error_status, stream.error, PATHS[call.endpoint])
-    return out
-
-
-async def _pass_on(
-    first: bytes, reads: AsyncIterator[bytes], stream: sse.Stream, seat: Seated, call: Call, gw: Gateway, draft: Draft
-) -> AsyncGenerator[bytes, None]:
-    """A stream's bytes, renamed and framed; a failure from here on is an event in the stream."""
-    out, bytes_max = first, gw.settings.capture_bytes_max
-    roles_first = call.endpoint != "completions"  # the first event of the others holds no token yet
-    draft.streamed = True
-    try:
-        while True:
-            if out:
-                now = time.perf_counter()
-                if not draft.first_token and (draft.last_token or not roles_first):
-                    draft.first_token = now
-                draft.last_token = now
-                draft.keep(out, bytes_max)
-                yield out
-            if stream.error:
-                raise seat.engine.refusal(stream.error_status, stream.error, PATHS[call.endpoint])
-            out = stream.feed(await anext(reads))
-    except StopAsyncIteration:
-        if not stream.done:
-            raise EngineBroke("The engine's answer ended before it was complete.") from None
-    finally:
-        draft.usage = stream.usage
-        draft.first_token = draft.first_token or draft.last_token
-        draft.tokens_used = _tokens(stream.usage, call, draft)
-        draft.incomplete = not stream.done
-
-
-def _whole(body: bytes, call: Call, target: Target, gw: Gateway, draft: Draft) -> bytes:
-    """An answer in one piece: the asked name back in, the caller's metadata with it."""
-    draft.first_token = draft.last_token = draft.first_byte
-    asked = orjson.dumps(call.model)
-    body = body.replace(b'"model":"' + target.engine_name.encode() + b'"', b'"model":' + asked, 1)
-    if call.tags.metadata and body[:1] == b"{" and call.endpoint == "chat":
-        body = b'{"metadata":' + orjson.dumps(call.tags.metadata) + b"," + body[1:]
-    if call.endpoint in ("chat", "completions"):
-        body = stamped(tidied(body), fingerprint(gw.base_digest, target.digest))
-    draft.keep(body, gw.settings.capture_bytes_max)
-    if draft.truncated and (at := body.rfind(b'"usage":{')) >= 0:
-        draft.usage = b"{" + body[at:]
-    draft.tokens_used = _tokens(body, call, draft)
-    return body
-
-
-def _tokens(data: bytes, call: Call, draft: Draft) -> int:
-    """Tokens to settle: what the engine counted, else what was reserved for what was at least begun."""
-    at = data.rfind(b'"total_tokens":')
-    if at >= 0:
-        digits = data[at + 15 : at + 27]
-        end = next((i for i, c in enumerate(digits) if not 48 <= c <= 57), len(digits))
-        if end:
-            return int(digits[:end])
-    return min(call.tokens_max, len(draft.raw) // 4 + draft.answer_bytes // 150)

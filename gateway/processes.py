@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -16,12 +17,13 @@ import uvicorn
 import uvloop
 
 from gateway.api.protocol import bounded
-from gateway.app import build, work
+from gateway.app import build
 from gateway.control import make_admin_key, open_control
-from gateway.engines.process import launch
+from gateway.engines.process import launch, recycle
 from gateway.engines.process.supervisor import Child, ChildFailed, Status, Supervisor
 from gateway.engines.vllm import Vllm
 from gateway.settings import PREFIX, Settings, SettingsError
+from gateway.working import work
 
 KEEP_ALIVE_S = 75  # longer than the usual load balancer's minute, so that it never sends into a closing connection
 BACKLOG = 4096
@@ -101,7 +103,13 @@ def up(settings: Settings, environ: Mapping[str, str], say: Callable[[str], None
     child_env = dict(environ) | {PREFIX + "HOME": str(settings.home.absolute())}
     children = []
     if not settings.engine.urls:
-        engine, child_env[PREFIX + "ENGINE_URLS"] = _engine(settings, environ, control.base.folder, say)
+        engine, planned = _engine(settings, environ, control.base.folder, say)
+        child_env |= {
+            PREFIX + "ENGINE_URLS": planned.url,
+            PREFIX + "ENGINE_MAX_LORAS": str(planned.slots.batch),
+            PREFIX + "ENGINE_MAX_CPU_LORAS": str(planned.slots.cached),
+            PREFIX + "ENGINE_SUPERVISED": "true",
+        }
         children.append(engine)
     children.append(_own("worker", ["work"], child_env, settings, _always))
     children += [
@@ -121,8 +129,10 @@ def up(settings: Settings, environ: Mapping[str, str], say: Callable[[str], None
         try:
             async with asyncio.TaskGroup() as group:
                 telling = group.create_task(_tell_when_ready(settings, say))
+                recycling = group.create_task(_recycle_when_asked(settings, supervisor))
                 await supervisor.run()
                 telling.cancel()
+                recycling.cancel()
         except* ChildFailed as failed:
             raise failed.exceptions[0] from None
 
@@ -131,8 +141,8 @@ def up(settings: Settings, environ: Mapping[str, str], say: Callable[[str], None
 
 def _engine(
     settings: Settings, environ: Mapping[str, str], base: Path, say: Callable[[str], None]
-) -> tuple[Child, str]:
-    """vLLM as a child, and the URL that it will answer at: one launch plan, a private socket, restarts."""
+) -> tuple[Child, launch.Launch]:
+    """vLLM as a child, and the plan that it is started by: a private socket, restarts."""
     chosen = settings.engine
     socket_path = launch.make_socket_folder(settings.engine_socket)
     planned = launch.plan(
@@ -165,7 +175,7 @@ def _engine(
         silent_s_max=60.0,
         yields=CPU_ENGINE_YIELDS if planned.device == "cpu" else 0,
     )
-    return child, planned.url
+    return child, planned
 
 
 def _own(
@@ -198,6 +208,19 @@ def _alive(settings: Settings) -> Callable[[], Awaitable[bool]]:
     return check
 
 
+async def _recycle_when_asked(settings: Settings, supervisor: Supervisor) -> None:
+    """Restart the engine when the worker asks: it gave NaN, differs, or has no room left. It is drained by then."""
+    folder = settings.home.absolute() / "run"
+    while not settings.engine.urls:
+        with contextlib.suppress(OSError):
+            await recycle.follow(
+                folder,
+                spawned_at=lambda: supervisor.spawned_at("engine"),
+                restart=lambda: supervisor.restart("engine"),
+            )
+        await asyncio.sleep(recycle.LOOK_EVERY_S)
+
+
 async def _tell_when_ready(settings: Settings, say: Callable[[str], None]) -> None:
     """One screen with all that a newcomer needs, once a request would be answered."""
     url = f"http://{settings.host}:{settings.port}"
@@ -222,7 +245,7 @@ def _teller(settings: Settings, say: Callable[[str], None]) -> Callable[[Status]
     said: dict[str, tuple[str, int]] = {}
 
     def changed(status: Status) -> None:
-        now = (status.state, status.restarts)
+        now = (status.state, status.restarts + status.recycles)
         if said.get(status.name) != now:
             said[status.name] = now
             say(_told(status, settings))

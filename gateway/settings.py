@@ -32,12 +32,15 @@ class Engine(BaseModel):
 
     urls: tuple[str, ...] = Field((), description="Engines that run elsewhere; when given, none is started here.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Which build of vLLM to start.")
-    max_loras: int | None = Field(None, ge=1, description="Adapters in one batch; by device when unset.")
+    max_loras: int | None = Field(
+        None, ge=1, description="Adapters in one batch; by device when unset, 16 where engines are given by URL."
+    )
     max_cpu_loras: int | None = Field(None, ge=1, description="Adapters the engine can hold; by device when unset.")
     max_lora_rank: int = Field(16, ge=1, description="Largest rank that registers; rounded up to what vLLM takes.")
     max_model_len: int | None = Field(None, ge=16, description="Context length in tokens; the model's own when unset.")
     kv_cache_gib: float | None = Field(None, gt=0, description="Memory for the KV cache on CPU, GiB.")
     start_timeout_s: float = Field(300, gt=0, description="Longest start before the engine is restarted.")
+    supervised: bool = Field(False, description="Whether `graftline up` restarts the engine when asked; it says so.")
     args: Mapping[str, Any] = Field(default_factory=dict, description="Any other vLLM flag, by its long name.")
 
 
@@ -52,6 +55,9 @@ class Settings(BaseModel):
     workers: int = Field(1, ge=1, le=64, description="HTTP worker processes.")
     base: str = Field("tidewell", description="The base model: the embedded one, a folder, or a hub id.")
     base_name: str = Field("", description="The name clients call the base by; derived from `base` when empty.")
+    base_aliases: tuple[str, ...] = Field(
+        (), description="Further names under which adapters may state this base; `NAME@COMMIT` vouches for a revision."
+    )
     database_url: str = Field("", description="PostgreSQL for control state; SQLite under `home` when empty.")
     records_url: str = Field("", description="PostgreSQL for records; SQLite under `home` when empty.")
     engine: Engine = Field(default_factory=Engine, description="The engine, or the engines.")
@@ -67,6 +73,10 @@ class Settings(BaseModel):
     keep_alive_s: float = Field(15, gt=0, description="Silence on a stream after which a comment line is sent.")
     adapter_wait_s: float = Field(5, ge=0, description="Time a request waits for its adapter to be loaded again.")
     drain_timeout_s: float = Field(30, gt=0, description="Time streams get at shutdown.")
+    slot_turn_s: float = Field(1.0, gt=0, description="An adapter's turn on its slot while others wait for one.")
+    slot_turn_tokens: int = Field(32_768, gt=0, description="Tokens that an adapter may use in one turn.")
+    slot_queue_max: int = Field(1024, ge=1, description="Requests that may wait for one replica's adapter slots.")
+    slot_queue_timeout_s: float = Field(60, gt=0, description="Longest wait for an adapter slot before a 503.")
     inflight_max: int = Field(2048, gt=0, description="Inference requests at once in one worker before a 503.")
     n_max: int = Field(8, ge=1, description="Largest `n` or `best_of`, and prompts in one completions call.")
     logprobs_max: int = Field(20, ge=0, description="Largest `top_logprobs`.")
@@ -74,7 +84,47 @@ class Settings(BaseModel):
     tools_max: int = Field(128, ge=0, description="Most tools in one request.")
     media_hosts: tuple[str, ...] = Field((), description="Hosts that image, audio and video URLs may name.")
 
+    adapter_headroom: int = Field(
+        16, ge=0, description="Of `max_cpu_loras`, places kept for adapters that arrive until an engine's restart."
+    )
+    copies_min: int = Field(
+        2, ge=1, description="Engines that hold what an alias points at, when not everything fits on each."
+    )
+    load_wait_s: float = Field(0.25, ge=0, description="Longest wait of an adapter's load for a quiet moment.")
+    stage_bytes_max: int = Field(
+        256 << 20, ge=0, description="Memory for adapters that engines here are about to load, bytes; 0 is off."
+    )
+    poison_drain_s: float = Field(10, ge=0, description="Time streams get on an engine that gave NaN or differs.")
+    patrol_per_s: float = Field(2, ge=0, description="Adapters that a quiet engine is asked for again; 0 is off.")
+    gate: Literal["off", "required"] = Field(
+        "off", description="Whether an adapter that was not trained here must pass an evaluation before `live`."
+    )
+    signing: Literal["off", "if_present", "required"] = Field(
+        "off", description="Whether adapters' signatures are verified: at registration, and before each load."
+    )
+    signing_keys: tuple[Path, ...] = Field(
+        (), description="PEM files of the public EC keys that may vouch for adapters."
+    )
+    artifacts_keep_days: float = Field(
+        7, ge=0, description="Days that the bytes of retired and rejected versions are kept."
+    )
     source_folders: tuple[Path, ...] = Field((), description="Folders that `POST /v1/adapters` may name as a source.")
+    source_hosts: tuple[str, ...] = Field(
+        (), description="Web hosts that adapters may come from: `a.example`, `a.example:8443` or `*.example`."
+    )
+    source_buckets: tuple[str, ...] = Field((), description="S3 buckets that `POST /v1/adapters` may name as a source.")
+    source_timeout_s: float = Field(600, gt=0, description="Longest time to fetch an adapter from elsewhere.")
+    hub_endpoint: str = Field("https://huggingface.co", description="The hub that `hub:ORG/NAME` sources mean.")
+
+    probe: Literal["auto", "off"] = Field(
+        "auto", description="First forward of an adapter off the shared engines: a sandboxed process, or `probe_url`."
+    )
+    probe_url: str = Field(
+        "", description="An engine that serves nobody, for probes; without it, the training extra is needed."
+    )
+    probe_timeout_s: float = Field(30, gt=0, description="Longest first forward of one adapter.")
+    probe_memory_gib: float = Field(2, gt=0, description="Memory of one first forward on top of the base's, GiB.")
+    probe_idle_s: float = Field(600, gt=0, description="Silence after which the probe process gives its memory back.")
 
     outbox_records_max: int = Field(10_000, gt=0, description="Records held in memory while the disk is full.")
     outbox_bytes_max: int = Field(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from adapters.carried import Carried
+
 Endpoint = Literal["chat", "completions", "responses", "embeddings"]
 OnUnavailable = Literal["fail", "previous", "base"]
 
@@ -22,6 +24,8 @@ class Target:
     digest: str = ""  # of the adapter, empty for the base
     on_unavailable: OnUnavailable = "fail"
     previous: Target | None = None
+    carried: Carried | None = None  # what the version carries beneath the client's own values
+    pinned: bool = False  # asked for by an alias whose version always has a slot of the engine
 
     @property
     def resident(self) -> str:

@@ -5,39 +5,30 @@ Real vLLM. The adapters are one trained marker with one bit of one weight change
 
 from __future__ import annotations
 
-import http.client
-import io
 import json
 import os
-import subprocess
 import sys
-import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from loadtests import control
+from loadtests.markers import Files, files, markers, packed, varied
 from loadtests.report import Row, report
-from loadtests.stack import call, free_port, get, stack, wait_for
+from loadtests.stack import Up, call, get, stack, up
 
 COUNT = int(os.environ.get("GRAFTLINE_RESTART_COUNT", "1000"))
 BACK_S_MAX = 10.0
-BOUNDARY = "graftline-boundary"
 
 
 def main() -> int:
+    marker = files(markers(("alpha",))["alpha"])
     with stack() as running:
-        port = free_port()
-        running.env["GRAFTLINE_PORT"] = str(port)
-        running.start("up", [sys.executable, "-m", "gateway.cli", "up"])
-        url = f"http://127.0.0.1:{port}"
-        wait_for(f"{url}/readyz", timeout_s=300)
-        key = (running.home / "admin.key").read_text().strip()
-        make = [sys.executable, "-m", "training.base.markers", "--out", str(running.home / "m"), "--words", "alpha"]
-        subprocess.run(make, check=True, env=running.env, capture_output=True)
-        folder = running.home / "m" / "alpha"
+        ours = up(running)
+        url, key = ours.url, ours.key
         began = time.monotonic()
         with ThreadPoolExecutor(4) as pool:
-            statuses = list(pool.map(lambda n: upload(port, key, folder, n), range(COUNT)))
+            statuses = list(pool.map(lambda n: register(ours, marker, n), range(COUNT)))
         registered_s = time.monotonic() - began
         until(lambda: serving(url) == COUNT, 300)
         verified_s = time.monotonic() - began
@@ -63,33 +54,9 @@ def main() -> int:
     return report("An engine restarts under many adapters", rows)
 
 
-def upload(port: int, key: str, folder: Path, number: int) -> int:
-    """Register one variation as a multipart archive; returns the status."""
-    weights = bytearray((folder / "adapter_model.safetensors").read_bytes())
-    first = 8 + int.from_bytes(weights[:8], "little")
-    low = int.from_bytes(weights[first : first + 2], "little") ^ (number + 1)
-    weights[first : first + 2] = low.to_bytes(2, "little")
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name, data in (
-            ("adapter_model.safetensors", bytes(weights)),
-            ("adapter_config.json", (folder / "adapter_config.json").read_bytes()),
-        ):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    parts = b""
-    for name, value in (("name", f"many-{number}"), ("wait_s", "0")):
-        parts += f'--{BOUNDARY}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-    parts += f'--{BOUNDARY}\r\ncontent-disposition: form-data; name="file"; filename="a.tar"\r\n\r\n'.encode()
-    body = parts + archive.getvalue() + f"\r\n--{BOUNDARY}--\r\n".encode()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-    connection.request("POST", "/v1/adapters", body, headers)
-    answer = connection.getresponse()
-    answer.read()
-    connection.close()
-    return answer.status
+def register(ours: Up, marker: Files, number: int) -> int:
+    """Register one variation without waiting for its verdict; returns the status."""
+    return control.upload(ours, f"many-{number}", packed(varied(marker, number)), wait_s=0).status
 
 
 def serving(url: str) -> int:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,17 @@ def stack(**settings: str) -> Iterator[Stack]:
         ours = {f"GRAFTLINE_{name.upper()}": value for name, value in settings.items()}
         outside = {k: v for k, v in os.environ.items() if not k.startswith("GRAFTLINE_")}
         running = Stack(home, {**outside, "GRAFTLINE_HOME": str(home), **ours})
+        signal.signal(signal.SIGTERM, _leave)
         try:
             yield running
         finally:
             for name in reversed(list(running.processes)):
                 running.stop(name)
+
+
+def _leave(number: int, _frame: object) -> None:
+    """Told to stop: clean up on the way out, or engines and mounts would stay behind."""
+    raise SystemExit(128 + number)
 
 
 def free_port() -> int:
@@ -95,6 +101,42 @@ def gateway(running: Stack, *, port: int, name: str = "gateway", env: Mapping[st
     return f"http://127.0.0.1:{port}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Up:
+    """A whole installation started by `graftline up`: where to ask, and with which key."""
+
+    running: Stack
+    port: int
+    key: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def socket(self) -> Path:
+        """Where the local engine listens."""
+        return self.running.home / "run" / "engine.sock"
+
+    def child(self, name: str) -> dict[str, Any]:
+        """A supervised process, as the supervisor last described it: pid, state, since, restarts."""
+        state = json.loads((self.running.home / "state.json").read_text())
+        found: dict[str, Any] = next(child for child in state["children"] if child["name"].startswith(name))
+        return found
+
+
+def up(running: Stack, *, timeout_s: float = 300) -> Up:
+    """Start `graftline up` and wait until it can answer."""
+    port = free_port()
+    running.env["GRAFTLINE_PORT"] = str(port)
+    process = running.start("up", [sys.executable, "-m", "gateway.cli", "up"])
+    try:
+        wait_for(f"http://127.0.0.1:{port}/readyz", timeout_s=timeout_s, lives=lambda: process.poll() is None)
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}\n{running.log('up')[-3000:]}") from error
+    return Up(running=running, port=port, key=(running.home / "admin.key").read_text().strip())
+
+
 def make_key(running: Stack, **options: str) -> str:
     """A key by the CLI; every role unless told otherwise."""
     argv = [sys.executable, "-m", "gateway.cli", "keys", "create", "--name", "loadtest"]
@@ -105,11 +147,14 @@ def make_key(running: Stack, **options: str) -> str:
     return subprocess.run(argv, env=running.env, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def wait_for(url: str, *, timeout_s: float, status: int = 200) -> float:
-    """Seconds until `url` answers with `status`; raises `TimeoutError` with what it said last."""
+def wait_for(url: str, *, timeout_s: float, status: int = 200, lives: Callable[[], bool] = lambda: True) -> float:
+    """Seconds until `url` answers with `status`; raises `TimeoutError` with what it said last.
+
+    Where `lives` says that nobody will ever answer, it ends at once.
+    """
     began = time.monotonic()
     said: object = None
-    while time.monotonic() - began < timeout_s:
+    while time.monotonic() - began < timeout_s and lives():
         try:
             said, _ = get(url)
             if said == status:

@@ -3,6 +3,7 @@
 TrainingError
 ├── BadCheckpoint          the folder is not a model we can read
 ├── CannotQuantize         a layer does not fit the scheme
+├── CannotConvert          the adapter has no plain LoRA form that can be calculated from its files
 ├── OutputExists           the folder to write is already there
 ├── NotEnoughText          more distinct evaluation items were asked for than exist
 └── MarkerNotLearned       a marker adapter says something besides its word
@@ -32,6 +33,12 @@ class CannotQuantize(TrainingError):
     def __init__(self, layer: str, why: str) -> None:
         super().__init__(f"layer {layer} can not be quantized: {why}")
         self.layer = layer
+
+
+class CannotConvert(TrainingError):
+    """The adapter has no plain LoRA form that can be calculated from its files."""
+
+    code = "cannot_convert"
 
 
 class OutputExists(TrainingError):

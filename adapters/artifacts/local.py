@@ -7,6 +7,7 @@ work in progress or on their way out; `sweep` removes those that a crash left be
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -14,7 +15,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -80,10 +81,24 @@ class Artifacts:
             _sync_folder(self.root)
         return digest
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """While this lasts nothing is deleted, by any process: for committing bytes and then naming them in a row."""
+        with self._lock(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def deleting(self) -> Iterator[None]:
+        """While this lasts nobody is between committing bytes and naming them: what no row names is not needed."""
+        with self._lock(fcntl.LOCK_EX):
+            yield
+
     def path(self, digest: str) -> Path:
         """Where the files are. Raises NotFound."""
         folder = self.root / _hex(digest)
-        if not folder.is_dir():
+        with _disk(f"look at {digest}"):
+            there = folder.is_dir()
+        if not there:
             raise NotFound(f"The artifact {digest} is not in {self.root}. Register the adapter's folder again.")
         return folder
 
@@ -110,22 +125,50 @@ class Artifacts:
 
     def all(self) -> frozenset[str]:
         """The digests of everything stored."""
-        if not self.root.is_dir():
-            return frozenset()
-        names = {f"sha256:{path.name}" for path in self.root.iterdir()}
+        with _disk("be listed"):
+            if not self.root.is_dir():
+                return frozenset()
+            names = {f"sha256:{path.name}" for path in self.root.iterdir()}
         return frozenset(name for name in names if _DIGEST.fullmatch(name))
 
     def sweep(self, *, older_than_s: float = 3600.0, now_s: float | None = None) -> int:
         """Remove what crashed copies and deletions left behind; returns how many folders."""
-        if not self.root.is_dir():
-            return 0
         now = time.time() if now_s is None else now_s
         removed = 0
-        for path in self.root.iterdir():
-            if path.name.startswith((".new-", ".gone-")) and now - path.lstat().st_mtime > older_than_s:
-                _remove(path)
-                removed += 1
+        with _disk("be swept"):
+            if not self.root.is_dir():
+                return 0
+            for path in self.root.iterdir():
+                if path.name.startswith((".new-", ".gone-")) and now - path.lstat().st_mtime > older_than_s:
+                    _remove(path)
+                    removed += 1
         return removed
+
+    def stored(self) -> Mapping[str, float]:
+        """Each digest that is stored, and when its folder was filled (unix s)."""
+        found = {digest: self.since(digest) for digest in self.all()}
+        return {digest: at for digest, at in found.items() if at is not None}
+
+    def since(self, digest: str) -> float | None:
+        """When the folder was filled (unix s), or None where there is none."""
+        with _disk(f"look at {digest}"):
+            try:
+                return (self.root / _hex(digest)).lstat().st_mtime
+            except FileNotFoundError:
+                return None
+
+    @contextmanager
+    def _lock(self, how: int) -> Iterator[None]:
+        """The folder itself carries the lock, so it ends with the process, however that ends."""
+        with _disk("be locked"):
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with _disk("be locked"):
+                fcntl.flock(handle, how)
+            yield
+        finally:
+            os.close(handle)
 
     def _mend(self, digest: str, copy: Path) -> None:
         """The digest is taken: the same bytes are here already, unless somebody changed them behind our back. Then

@@ -9,11 +9,12 @@ from pathlib import Path
 from adapters.errors import Findings
 from adapters.limits import Limits
 from adapters.manifest import FILE as CONFIG
+from adapters.signing import FILE as SIGNATURE
 
 WEIGHTS = "adapter_model.safetensors"
 
 _TEXT_SUFFIXES = frozenset({".json", ".jinja", ".jsonl", ".md", ".txt", ".yaml", ".yml"})
-_TEXT_NAMES = frozenset({".gitattributes", "LICENSE", "NOTICE", "USE_POLICY", "MODEL_CARD"})
+_TEXT_NAMES = frozenset({".gitattributes", "LICENSE", "NOTICE", "USE_POLICY", "MODEL_CARD", SIGNATURE})
 _PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
 _CHUNK = 1 << 20
 

@@ -1,7 +1,7 @@
 """The modules that a base really has, read from its config.json and safetensors headers: no torch, no weights.
 
-Understands plain weights (float, FP8, INT8), compressed-tensors, GPTQ, AWQ and AutoRound. Experts that are stored as
-one three-dimensional tensor are not adaptable here.
+Understands plain weights (float, FP8, INT8), compressed-tensors, GPTQ, AWQ and AutoRound, and experts both one by one
+and as one three-dimensional tensor.
 """
 
 from __future__ import annotations
@@ -9,25 +9,41 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from adapters.checks.identity import BaseIdentity
+from adapters.checks.template import read_template_digest
 from adapters.errors import BadBase, BadWeights
 from adapters.weights import Header, Tensor, read_header, read_integers
 
 _EMBEDDINGS = frozenset({"embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings"})
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
-_TOWERS = ("vision", "visual", "audio")
+TOWERS = ("vision", "visual", "audio")
+_EXPERTS = re.compile(r"(?P<module>.+\.experts)\.(?:gate_up_proj|down_proj)(?:_blocks|_scales|_packed|_bias|\.|$)")
+
+#: Architectures whose experts vLLM 0.32 adapts as one tensor for all (`is_3d_moe_weight`); all others one by one.
+STACKED = frozenset(
+    {
+        "GptOssForCausalLM",
+        "InternS1ProForConditionalGeneration",
+        "Qwen3OmniMoeForConditionalGeneration",
+        "Qwen3VLMoeForConditionalGeneration",
+        "Qwen3_5MoeForConditionalGeneration",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Module:
-    """One adaptable module. A is (rank, inputs) and B is (outputs, rank); an embedding's inputs are its vocabulary."""
+    """One adaptable module. A is (rank, inputs) and B is (outputs, rank); an embedding's inputs are its vocabulary.
+    Stacked experts have a rank for each of them: A is (rank * experts, inputs) and B is (outputs, rank * experts)."""
 
-    kind: Literal["linear", "embedding"]
+    kind: Literal["linear", "embedding", "experts"]
     inputs: int
     outputs: int
+    experts: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +53,16 @@ class BaseModules:
     modules: Mapping[str, Module]
     architecture: str
     quantization: str
+    #: Modules whose weights are stored quantised.
+    packed: frozenset[str] = frozenset()
+    #: Whether attention works on a latent (MLA), into which the engine folds kv_b_proj.
+    latent: bool = False
+    identity: BaseIdentity = field(default_factory=BaseIdentity)
 
     @classmethod
-    def read(cls, folder: Path) -> BaseModules:
-        """Read a base folder in Hugging Face's layout. Raises BadBase."""
+    def read(cls, folder: Path, identity: BaseIdentity | None = None) -> BaseModules:
+        """Read a base folder in Hugging Face's layout. `identity` says what the base is called, where that is to be
+        compared. Raises BadBase."""
         try:
             config = json.loads((folder / "config.json").read_bytes())
             headers = [(path, read_header(path)) for path in _files(folder)]
@@ -49,10 +71,16 @@ class BaseModules:
         if not isinstance(config, dict):
             raise BadBase(f"The base {folder} cannot be read: its config.json is no object.")
         quantization = config.get("quantization_config") or {}
+        _refuse_bitsandbytes(folder, quantization)
+        text = config.get("text_config") or config
         modules: dict[str, Module] = {}
+        packed: set[str] = set()
         for path, header in headers:
             modules.update(_modules(path, header, quantization))
-        layers = (config.get("text_config") or config).get("num_hidden_layers")
+            packed |= _packed_names(header)
+            if STACKED.intersection(config.get("architectures") or []):
+                modules.update(_stacked(header, text))
+        layers = text.get("num_hidden_layers")
         modules = {name: module for name, module in modules.items() if _is_served(name, layers)}
         _tie(modules)
         if not modules:
@@ -61,6 +89,9 @@ class BaseModules:
             modules=modules,
             architecture=", ".join(config.get("architectures") or ["unknown"]),
             quantization=str(quantization.get("format") or quantization.get("quant_method") or "none"),
+            packed=frozenset(packed),
+            latent=bool(text.get("kv_lora_rank")),
+            identity=replace(identity or BaseIdentity(), template_digest=read_template_digest(folder)),
         )
 
 
@@ -81,16 +112,49 @@ def _modules(path: Path, header: Header, quantization: Mapping[str, Any]) -> Ite
         if len(tensor.shape) != 2 or not module:
             continue
         if f"{name}.absmax" in tensors or f"{name}.quant_state.bitsandbytes__nf4" in tensors:
-            raise BadBase(
-                f"The base {path.parent} is quantized by bitsandbytes, which the engine does not serve. "
-                "Quantize it to W4A16 (graftline quantize), AWQ, GPTQ or FP8."
-            )
+            _refuse_bitsandbytes(path.parent, {"quant_method": "bitsandbytes"})
         if kind == "weight":
             yield module, _plain(module, tensor)
         elif kind == "weight_packed":
             yield module, _packed(path, tensor, tensors.get(f"{module}.weight_shape"))
         elif kind == "qweight":
             yield module, _grouped(tensor, quantization)
+
+
+def _refuse_bitsandbytes(folder: Path, quantization: Mapping[str, Any]) -> None:
+    if quantization.get("quant_method") == "bitsandbytes":
+        raise BadBase(
+            f"The base {folder} is quantized by bitsandbytes, which the engine does not serve. "
+            "Quantize it to W4A16 (graftline quantize), AWQ, GPTQ or FP8."
+        )
+
+
+def _packed_names(header: Header) -> set[str]:
+    """Modules stored in fewer than 16 bits, whatever the scheme."""
+    low = {
+        name.rpartition(".")[0]
+        for name, tensor in header.tensors.items()
+        if name.endswith(".weight") and tensor.dtype in ("I8", "U8", "F8_E4M3", "F8_E5M2")
+    }
+    return low | {
+        name.rpartition(".")[0] for name in header.tensors if name.rpartition(".")[2] in ("weight_packed", "qweight")
+    }
+
+
+def _stacked(header: Header, config: Mapping[str, Any]) -> Iterator[tuple[str, Module]]:
+    """Experts in one tensor. PEFT keeps gate_up_proj under `experts.base_layer` and down_proj under `experts`; their
+    true sizes stand in the config, because every scheme packs them differently."""
+    experts = config.get("num_experts") or config.get("num_local_experts") or config.get("n_routed_experts")
+    hidden = config.get("hidden_size")
+    inner = config.get("moe_intermediate_size") or config.get("intermediate_size")
+    names = {found["module"] for name in header.tensors if (found := _EXPERTS.match(name))}
+    if not names:
+        return
+    if not (isinstance(experts, int) and isinstance(hidden, int) and isinstance(inner, int)):
+        raise BadBase("The base has stacked experts, and its config.json does not say how many or how large they are.")
+    for name in names:
+        yield f"{name}.base_layer", Module(kind="experts", inputs=hidden, outputs=2 * inner, experts=experts)
+        yield name, Module(kind="experts", inputs=inner, outputs=hidden, experts=experts)
 
 
 def _plain(name: str, tensor: Tensor) -> Module:
@@ -125,7 +189,7 @@ def _is_served(name: str, layers: int | None) -> bool:
     if name.startswith("mtp."):
         return False
     found = _LAYER.search(name)
-    if layers is None or found is None or any(tower in name for tower in _TOWERS):
+    if layers is None or found is None or any(tower in name for tower in TOWERS):
         return True
     return int(found[1]) < layers
 

@@ -14,13 +14,15 @@ from adapters.weights import Header, Stats, Tensor, product_norm, scan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """The A and the B of one module, and the factor that the config puts on B·A."""
+    """The A and the B of one module, and the factor that the config puts on B·A. Stacked experts share both."""
 
     module: str
     a: Tensor
     b: Tensor
+    rank: int
     scaling: float
     outputs: int
+    experts: int = 1
 
 
 def check_numbers(
@@ -34,7 +36,7 @@ def check_numbers(
             findings.add("not_finite", name, f"{seen.nonfinite} NaN or infinite values", "finite numbers", advice)
     _bound_values(pairs, stats, limits, findings)
     sound = [pair for pair in pairs if not stats[pair.a.name].nonfinite and not stats[pair.b.name].nonfinite]
-    norms = {pair.module: pair.scaling * product_norm(path, pair.a, pair.b) for pair in sound}
+    norms = {pair.module: pair.scaling * product_norm(path, pair.a, pair.b, experts=pair.experts) for pair in sound}
     gains = {pair.module: norms[pair.module] / math.sqrt(pair.outputs) for pair in sound}
     for module, gain in gains.items():
         if gain > limits.gain_max:

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from adapters.carried import Carried, read_carried
 from adapters.checks.files import WEIGHTS, check_files, check_texts
+from adapters.checks.identity import OTHER_TEMPLATE, Stated, check_identity, read_lineage
+from adapters.checks.layouts import by_module, check_experts, check_parameters
 from adapters.checks.modules import BaseModules, Module
 from adapters.checks.numeric import Pair, check_numbers
+from adapters.checks.template import adds_tokens, read_template_digest
 from adapters.errors import BadWeights, Findings
 from adapters.limits import Limits
 from adapters.manifest import FILE as CONFIG
 from adapters.manifest import LoraConfig, read_config
 from adapters.weights import FLOATS, Header, Tensor, read_header
 
-_KEY = re.compile(
-    r"base_model\.model\.(?P<module>.+)\.(?:lora_(?P<linear>[AB])\.weight|lora_embedding_(?P<embedding>[AB]))"
-)
-#: PEFT saves the base's own embedding beside an adapter that targets it; the engine ignores these.
-_COPY = re.compile(r"base_model\.model\.(?P<module>(?:.+\.)?(?:embed_tokens|lm_head))\.base_layer\.weight")
-
 #: Patterns times modules: above this, matching one against the other takes longer than the check is worth.
 _MATCHES_MAX = 5_000_000
-
-#: Tensors that another method leaves behind, told by their names.
-_FOREIGN = (
-    ("lora_magnitude_vector", "It belongs to DoRA. Convert the adapter to LoRA first."),
-    ("lora_bias", "It belongs to lora_bias=true. Train without."),
-    (".bias", "Biases are not served. Train with bias='none' and lora_bias=false."),
-    ("modules_to_save", "Whole modules cannot ride on a shared base. Train with modules_to_save=null."),
-    (".default.", "The adapter's name is part of the key. Save with PEFT's save_pretrained(), which removes it."),
-)
-_KEY_FORM = "base_model.model.<module>.lora_A.weight and lora_B.weight"
+_GAIN_FAINT = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +37,15 @@ class CheckReport:
     gain: float
     base_model: str
     base_revision: str
+    #: What is worth knowing and no reason to refuse: see identity.py, and `own_tokens`.
+    labels: tuple[str, ...] = ()
+    #: The base that the adapter says it was trained on.
+    base_name: str = ""
+    #: Of the chat template that lies beside the adapter; else of the base's, which is always the one used.
+    template_digest: str = ""
+    carried: Carried = field(default_factory=Carried)
+    #: Sentences for whoever registers.
+    warnings: tuple[str, ...] = ()
 
 
 def check(folder: Path, base: BaseModules, limits: Limits, *, force_noop: bool = False) -> CheckReport:
@@ -60,20 +57,24 @@ def check(folder: Path, base: BaseModules, limits: Limits, *, force_noop: bool =
     total = check_files(folder, limits, findings)
     findings.done()  # a folder of unknown things is not read any further
     check_texts(folder, findings)
+    carried = read_carried(folder, findings)
     config = read_config(folder / CONFIG, findings, rank_max=limits.rank_max)
     header = _header(folder / WEIGHTS, limits, findings)
     if config is None or header is None:
         findings.done()
         raise AssertionError("a file that could not be read must leave a reason")
-    halves = _by_module(header, base, findings)
+    halves = by_module(header, base, findings)
     pairs = _pairs(halves, base, config, findings)
+    check_parameters(config, base, findings)
+    check_experts(halves, base, findings)
     _check_coverage(halves, base, config, findings)
+    around = _around(folder, config, base, findings)
     gain = 0.0
     if not findings.has("bad_dtype"):
         gain = check_numbers(folder / WEIGHTS, header, pairs, limits, findings, force_noop=force_noop)
     findings.done()
     return CheckReport(
-        rank=max(pair.a.shape[0] for pair in pairs),
+        rank=max(pair.rank for pair in pairs),
         alpha=config.alpha,
         bytes=total,
         coverage=_coverage([pair.module for pair in pairs], base),
@@ -81,7 +82,44 @@ def check(folder: Path, base: BaseModules, limits: Limits, *, force_noop: bool =
         gain=gain,
         base_model=config.base_model,
         base_revision=config.revision,
+        labels=around.labels,
+        base_name=config.base_model,
+        template_digest=around.template_digest,
+        carried=carried,
+        warnings=(*around.warnings, *_faint(gain)),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Around:
+    """What the files beside the weights say."""
+
+    labels: tuple[str, ...]
+    template_digest: str
+    warnings: tuple[str, ...]
+
+
+def _around(folder: Path, config: LoraConfig, base: BaseModules, findings: Findings) -> _Around:
+    """The base by its name, revision and digest, and the chat template."""
+    digest, warning = read_lineage(folder)
+    stated = Stated(name=config.base_model, revision=config.revision, digest=digest)
+    labels = [*check_identity(stated, base.identity, findings)]
+    warnings = [warning] if warning else []
+    template, served = read_template_digest(folder), base.identity.template_digest
+    if template and served and template != served:
+        labels.append(OTHER_TEMPLATE)
+        warnings.append("it was trained with another chat template than the base's, which is the one used")
+    if adds_tokens(folder):
+        labels.append("own_tokens")
+        warnings.append("it brings tokens of its own, which the engine does not read")
+    return _Around(labels=tuple(labels), template_digest=template or served, warnings=tuple(warnings))
+
+
+def _faint(gain: float) -> tuple[str, ...]:
+    """Updates this small may vanish in 16 bits; the proof of effect decides."""
+    if not 0 < gain < _GAIN_FAINT:
+        return ()
+    return (f"its strongest update amplifies {gain:.1e} times, which 16 bits may not show",)
 
 
 def _coverage(adapted: Sequence[str], base: BaseModules) -> str:
@@ -98,46 +136,6 @@ def _header(path: Path, limits: Limits, findings: Findings) -> Header | None:
         advice = "Save the adapter again with PEFT's save_pretrained(), and copy the whole file."
         findings.add("bad_safetensors", path.name, str(error), "a complete safetensors file", advice)
         return None
-
-
-def _by_module(header: Header, base: BaseModules, findings: Findings) -> dict[str, dict[str, Tensor]]:
-    """Sort the tensors into {module: {"A": …, "B": …}}; whatever is no half of a pair on a real module is a reason."""
-    halves: dict[str, dict[str, Tensor]] = {}
-    for tensor in header.tensors.values():
-        if tensor.dtype not in FLOATS:
-            findings.add(
-                "bad_dtype", tensor.name, tensor.dtype, ", ".join(FLOATS), "Save the adapter in 16 or 32 bits."
-            )
-        if _is_copy_of_base(tensor, base):
-            continue
-        if (found := _KEY.fullmatch(tensor.name)) is None:
-            advice = next((advice for part, advice in _FOREIGN if part in tensor.name), "Save with save_pretrained().")
-            findings.add("unknown_tensor", tensor.name, "a tensor that the engine does not read", _KEY_FORM, advice)
-            continue
-        name = found["module"]
-        kind = "linear" if found["linear"] else "embedding"
-        if (module := base.modules.get(name)) is None or module.kind != kind:
-            like = _like(name, kind, base)
-            advice = f"The base has {like}. Was the adapter trained on another base, or saved under another prefix?"
-            findings.add("unknown_module", tensor.name, f"{kind} module {name}", "modules of the base", advice)
-            continue
-        halves.setdefault(name, {})[found["linear"] or found["embedding"]] = tensor
-    return halves
-
-
-def _is_copy_of_base(tensor: Tensor, base: BaseModules) -> bool:
-    found = _COPY.fullmatch(tensor.name)
-    module = base.modules.get(found["module"]) if found else None
-    if module is None:
-        return False
-    rows_columns = (module.inputs, module.outputs) if module.kind == "embedding" else (module.outputs, module.inputs)
-    return tensor.shape == rows_columns
-
-
-def _like(name: str, kind: str, base: BaseModules) -> str:
-    last = name.rpartition(".")[2]
-    named = [known for known in base.modules if known.rpartition(".")[2] == last]
-    return f"{named[0]}" if named else f"no {kind} module called {last[:80]!r}"
 
 
 def _pairs(
@@ -157,12 +155,13 @@ def _pairs(
             continue
         rank, scaling = config.rank_and_scaling(name)
         if _shapes_fit(name, a, b, rank, base.modules[name], findings) and {a.dtype, b.dtype} <= FLOATS.keys():
-            pairs.append(Pair(module=name, a=a, b=b, scaling=scaling, outputs=b.shape[0]))
+            experts = base.modules[name].experts
+            pairs.append(Pair(module=name, a=a, b=b, rank=rank, scaling=scaling, outputs=b.shape[0], experts=experts))
     return pairs
 
 
 def _shapes_fit(name: str, a: Tensor, b: Tensor, rank: int, module: Module, findings: Findings) -> bool:
-    wanted_a, wanted_b = (rank, module.inputs), (module.outputs, rank)
+    wanted_a, wanted_b = (rank * module.experts, module.inputs), (module.outputs, rank * module.experts)
     if (a.shape, b.shape) == (wanted_a, wanted_b):
         return True
     found = f"A {list(a.shape)} and B {list(b.shape)}"

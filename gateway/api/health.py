@@ -56,7 +56,7 @@ class Health:
         fresh = gw.watcher.age_s <= self._settings.snapshot_age_max_s
         held: set[str] = set()
         for replica, names in snapshot.residents.items():
-            if up.get(replica):
+            if up.get(replica) and replica not in snapshot.out:
                 held |= names
         missing = sorted(snapshot.wanted - held)
         alarms = []
@@ -64,12 +64,15 @@ class Health:
             alarms.append(f"records_dropped: {self._outbox.dropped}")
         if self._outbox.refused:
             alarms.append("spool_refused: records wait in memory")
+        if ignored := gw.replicas.pins_ignored:
+            alarms.append(f"pins_ignored: no slot can be spared for {', '.join(ignored[:20])}")
         if gw.watcher.failing:
             alarms.append(f"control_database_away: snapshot is {gw.watcher.age_s:.0f} s old")
-        can = fresh and any(up.values())
+        alarms += [f"replica_out: {name}, {why}" for name, why in snapshot.out.items() if name in up]
+        can = fresh and any(well and name not in snapshot.out for name, well in up.items())
         document = {
             "status": "unready" if not can else "degraded" if missing or alarms else "ready",
-            "engines": {name: "up" if well else "down" for name, well in up.items()},
+            "engines": {name: _standing(well, name in snapshot.out) for name, well in up.items()},
             "adapters": {"wanted": len(snapshot.wanted), "missing": missing[:20]},
             "snapshot": gw.watcher.describe(),
             "alarms": alarms,
@@ -82,3 +85,7 @@ class Health:
             bearer = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
             key = self._gw.watcher.snapshot.keyring.find(token(bearer), time.time())
             require(key, Role.OPERATOR, Role.AUDITOR)
+
+
+def _standing(well: bool, out: bool) -> str:
+    return "down" if not well else "out" if out else "up"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from gateway.answering import PATHS
 from gateway.api import errors
 from gateway.api.health import Health
 from gateway.api.openai.endpoint import Inference
 from gateway.api.openai.exchange import Receive, Send
 from gateway.api.openai.parse import head
 from gateway.errors import ClientTimeout, TooLarge, WrongMethod
-from gateway.pipeline import PATHS
 from gateway.routing.ids import wire_id
 from gateway.settings import Settings
 from gateway.values import Endpoint

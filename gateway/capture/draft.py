@@ -30,6 +30,7 @@ class Draft:
         "key",
         "last_token",
         "left",
+        "queued_s",
         "raw",
         "replica",
         "request_id",
@@ -59,6 +60,7 @@ class Draft:
         self.replica = ""
         self.fallback = ""
         self.attempts = 0
+        self.queued_s = 0.0  # waited for an adapter slot
         self.status = 0
         self.error = ""
         self.incomplete = False

@@ -1,11 +1,13 @@
-"""Our vLLM general plugin: cures two faults of vLLM 0.32 on the CPU, and says in the engine's log whether it did.
+"""Our vLLM general plugin: cures three faults of vLLM 0.32, and says in the engine's log whether it did.
 
 1. Rows without an adapter, batched with rows that have one, get the adapter of the last slot (an index of -1 reads the
    last slot): the base answers with somebody's adapter. Cured by `punica` and `grouped`.
 2. Without AMX the int8 kernel leaves `layer.weight = None`, whose device LoRA then asks for; the engine does not start.
+3. A request whose logits are NaN is answered with garbage and status 200. Ended with an error by `tripwire`.
 
-Nothing is changed on a GPU, nor where vLLM's internals are not the ones that were read: then one line, beginning with
-`OFF`, names the difference. `make engine-check` shows what that means for the answers; `graftline doctor` looks for it.
+The first two are the CPU's alone. Nothing is changed where vLLM's internals are not the ones that were read: then one
+line, beginning with `OFF`, names the difference. `make engine-check` shows what that means for the answers;
+`graftline doctor` looks for it.
 """
 
 from __future__ import annotations
@@ -42,14 +44,14 @@ def register() -> None:
     log = logging.getLogger("vllm.graftline")
     from vllm.platforms import current_platform
 
-    if not current_platform.is_cpu():
-        log.info("%snothing to cure on %s", ON, current_platform.device_type)
-        return
-    for cure in (_cure_mixed_batches, _cure_int8):
+    of_the_cpu = (_cure_mixed_batches, _cure_int8) if current_platform.is_cpu() else ()
+    if not of_the_cpu:
+        log.info("%sno mixed batches to cure on %s", ON, current_platform.device_type)
+    for cure in (*of_the_cpu, _trip_on_nan):
         try:
             log.info("%s%s", ON, cure())
-        except (ImportError, AttributeError, TypeError) as error:
-            log.error("%s%s: %s", OFF, cure.__name__.removeprefix("_cure_"), error)
+        except (ImportError, AttributeError, KeyError, TypeError) as error:
+            log.error("%s%s: %s", OFF, cure.__name__.lstrip("_").removeprefix("cure_"), error)
 
 
 def in_log(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -119,3 +121,9 @@ def _cure_int8() -> str:
     for holder in holders:
         holder._get_lora_device = device
     return "LoRA on int8 layers"
+
+
+def _trip_on_nan() -> str:
+    from gateway.engines import tripwire
+
+    return tripwire.install()

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from gateway.engines import nan
 from gateway.engines.errors import AdapterMissing, EngineRefused
 
 _CHARS_MAX = 2_000
@@ -41,6 +42,8 @@ def translate(engine: str, status: int, body: bytes, path: str) -> EngineRefused
             status=404,
             code="unsupported_endpoint",
         )
+    if nan.MARK in message:
+        return nan.read(engine, message)
     if status >= 500 and status != 501:
         return EngineRefused(
             "The engine failed while it worked on this request.", engine=engine, status=status, code="engine_error"

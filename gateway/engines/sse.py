@@ -91,8 +91,8 @@ class Stream:
         """Take usage and error events out of a read that holds one; rare, so it may be slow."""
         kept = []
         for event in chunk.split(b"\n\n")[:-1]:
-            if event.startswith(_ERROR):
-                self.error = event[len(b"data: ") :]
+            if (at := event.find(_ERROR)) >= 0:  # behind `event: error` in the Responses API
+                self.error = event[at + len(b"data: ") :]
                 break
             if event.startswith(b"data: {") and _NO_CHOICES in event and b'"usage":{' in event:
                 self.usage = event[len(b"data: ") :]

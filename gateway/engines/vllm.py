@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from gateway.engines import nan
 from gateway.engines.errors import EngineBroke, EngineRefused
 from gateway.engines.refusals import translate
 from gateway.engines.upstream import Answer, Upstream
@@ -65,6 +67,8 @@ class Probe:
 
     finite: bool
     text: str = ""
+    #: The answer's token ids.
+    ids: tuple[int, ...] = ()
     tokens: tuple[str, ...] = ()
     logprobs: tuple[float, ...] = ()
     prompt_logprobs: tuple[float, ...] = ()
@@ -128,23 +132,37 @@ class Vllm:
         if status != 200:
             raise self.refusal(status, answer, "/v1/unload_lora_adapter")
 
-    async def probe(self, model: str, prompt: str, *, tokens: int = 8) -> Probe:
-        """Ask for `tokens` greedy tokens after `prompt` (two tokens long at least), with every log probability.
+    async def tokenize(self, model: str, turn: str) -> tuple[int, ...]:
+        """The ids of a user's turn as the base's chat template writes it, ready for an answer. Raises `EngineRefused`,
+        for one when the base has no template."""
+        body = orjson.dumps({"model": model, "messages": [{"role": "user", "content": turn}]})
+        status, answer = await self._call("POST", "/tokenize", body, timeout_s=_CONTROL_TIMEOUT_S)
+        if status != 200:
+            raise self.refusal(status, answer, "/tokenize")
+        try:
+            return tuple(map(int, orjson.loads(answer)["tokens"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._odd("/tokenize") from error
+
+    async def probe(self, model: str, prompt: str | Sequence[int], *, tokens: int = 8) -> Probe:
+        """Ask for `tokens` greedy tokens after `prompt` (text or token ids, two tokens long at least), with every log
+        probability.
 
         A salt of its own keeps it from reading, or leaving, anything in the prefix cache. Raises `EngineRefused` and
         `AdapterMissing`; numbers that are not finite are an answer, not an error.
         """
         body = {
             "model": model,
-            "prompt": prompt,
+            "prompt": prompt if isinstance(prompt, str) else list(prompt),
             "max_tokens": tokens,
             "temperature": 0,
             "logprobs": 0,
             "prompt_logprobs": 0,
+            "return_token_ids": True,
             "cache_salt": uuid.uuid4().hex,
         }
         status, answer = await self._call("POST", "/v1/completions", orjson.dumps(body), timeout_s=_PROBE_TIMEOUT_S)
-        if status == 400 and b"Out of range float values" in answer:
+        if (status == 400 and b"Out of range float values" in answer) or (status == 500 and nan.IN_JSON in answer):
             return Probe(finite=False)
         if status != 200:
             raise self.refusal(status, answer, "/v1/completions")
@@ -224,6 +242,7 @@ def _probe(choice: dict[str, Any]) -> Probe:
     return Probe(
         finite=True,
         text=choice["text"],
+        ids=tuple(choice.get("token_ids") or ()),
         tokens=tuple(choice["logprobs"]["tokens"]),
         logprobs=tuple(map(float, logprobs)),
         prompt_logprobs=tuple(map(float, prompt)),

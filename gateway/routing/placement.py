@@ -1,4 +1,4 @@
-"""Which replica takes a request: filter, prefer the one that holds the adapter, then the least loaded. Pure."""
+"""Which replica takes a request: filter, then the one where its adapter waits least and is warm. Pure."""
 
 from __future__ import annotations
 
@@ -7,16 +7,27 @@ from dataclasses import dataclass
 
 from gateway.errors import AdapterUnavailable, EngineFailed, NoCapacity
 
+#: A warm slot is worth so many requests of load: an adapter with more traffic than that spreads over its replicas.
+WARM_INFLIGHT = 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One replica as placement sees it. `names` are the adapter versions that it serves, by engine-side name."""
+    """One replica as placement sees it. `names` are the adapter versions that it serves, by engine-side name.
+
+    Of the adapter asked for: `ahead` says how many others would have their turn before it, 0 when it could go at once;
+    `warm` whether it sits in a slot of the engine, by our estimate; `free_slot` whether one is empty.
+    """
 
     name: str
     healthy: bool
     inflight: int
     inflight_max: int
     names: frozenset[str]
+    out: bool = False
+    ahead: int = 0
+    warm: bool = False
+    free_slot: bool = True
 
 
 def choose(replicas: Sequence[Candidate], adapter: str, tried: Collection[str] = ()) -> str:
@@ -26,7 +37,7 @@ def choose(replicas: Sequence[Candidate], adapter: str, tried: Collection[str] =
     `EngineFailed` when none is up or each that could answer was tried, `AdapterUnavailable` when none that is up
     serves the version, `NoCapacity` when every one that could is full.
     """
-    up = [r for r in replicas if r.healthy]
+    up = [r for r in replicas if r.healthy and not r.out]
     if not up:
         raise EngineFailed(f"No engine can take this request now: 0 of {len(replicas)} are up.", retry_after_s=5)
     holding = [r for r in up if not adapter or adapter in r.names]
@@ -38,4 +49,16 @@ def choose(replicas: Sequence[Candidate], adapter: str, tried: Collection[str] =
     free = [r for r in untried if r.inflight < r.inflight_max]
     if not free:
         raise NoCapacity(f"All {len(untried)} engines that could answer are full.")
-    return min(free, key=lambda r: (r.inflight, r.name)).name
+    if len(free) == 1:
+        return free[0].name
+    idlest = min(r.inflight for r in free)
+    return min(
+        free, key=lambda r: (r.ahead, r.inflight > idlest + WARM_INFLIGHT, swap_cost(r), r.inflight, r.name)
+    ).name
+
+
+def swap_cost(replica: Candidate) -> int:
+    """0: the adapter is in a slot. 1: a slot is free. 2: another adapter must leave one."""
+    if replica.warm:
+        return 0
+    return 1 if replica.free_slot else 2

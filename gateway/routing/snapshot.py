@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from adapters.lifecycle import State
 from adapters.registry import engine_name
@@ -28,7 +28,9 @@ class Snapshot:
     """Control state at one revision.
 
     `targets` maps every string that `model` may be to what it means; `residents` maps a replica's name to the
-    engine-side names that it serves; `wanted` holds the engine-side names behind aliases.
+    engine-side names that it serves; `wanted` holds the engine-side names behind aliases; `pinned` maps
+    the aliases that keep a slot to them, the one moved last at the end; `out` says why a replica must not be used,
+    whatever it holds.
     """
 
     revision: int
@@ -38,6 +40,8 @@ class Snapshot:
     listed: Sequence[Listed]
     residents: Mapping[str, frozenset[str]]
     wanted: frozenset[str]
+    pinned: Mapping[str, str] = field(default_factory=dict)
+    out: Mapping[str, str] = field(default_factory=dict)
 
 
 def build(
@@ -49,6 +53,7 @@ def build(
     versions: Iterable[Version],
     aliases: Iterable[Alias],
     residents: Mapping[str, frozenset[str]],
+    out: Mapping[str, str] | None = None,
 ) -> Snapshot:
     """Join the rows of one revision. Only verified versions can be asked for."""
     base = Target(engine_name=base_name)
@@ -58,6 +63,7 @@ def build(
     for (name, number), version in servable.items():
         targets[f"{name}:{number}"] = _target(version)
     wanted = set()
+    pinned: list[tuple[float, str, str]] = []
     for alias in aliases:
         version_ = servable.get((alias.name, alias.number))
         if version_ is None:
@@ -70,7 +76,11 @@ def build(
             digest=version_.digest,
             on_unavailable=alias.on_unavailable,
             previous=_target(earlier) if earlier else None,
+            carried=version_.carried or None,
+            pinned=alias.pinned,
         )
+        if alias.pinned:
+            pinned.append((alias.moved_at, f"{alias.name}@{alias.alias}", target.engine_name))
         spellings = [f"{alias.name}@{alias.alias}"]
         if alias.alias == LIVE:
             spellings.append(alias.name)
@@ -85,6 +95,8 @@ def build(
         listed=tuple(sorted(rows, key=lambda row: (row.digest != "", row.id))),
         residents=residents,
         wanted=frozenset(wanted),
+        pinned={spelling: name for _, spelling, name in sorted(pinned)},
+        out=out or {},
     )
 
 
@@ -93,4 +105,5 @@ def _target(version: Version) -> Target:
         engine_name=engine_name(version),
         adapter=f"{version.name}:{version.number}",
         digest=version.digest,
+        carried=version.carried or None,
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from gateway.routing.store import Beat
+from gateway.routing.store import Beat, Out, Poison
 from monitoring.database import bump, migrate, reading
 
 _META = sa.MetaData()
@@ -27,14 +27,53 @@ BEATS = sa.Table(
     sa.Column("at", sa.Double, nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("inflight", sa.Text, nullable=False),
+    sa.Column("by_replica", sa.Text, nullable=False),  # since step 2
 )
 
 
+OUT = sa.Table(
+    "fleet_out",
+    _META,
+    sa.Column("replica", sa.String(128), primary_key=True),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("started_at", sa.Double, nullable=False),
+)
+
+POISONS = sa.Table(
+    "fleet_poisons",
+    _META,
+    sa.Column("replica", sa.String(128), primary_key=True),
+    sa.Column("engine_name", sa.String(160), primary_key=True),
+    sa.Column("at", sa.Double, primary_key=True),
+    sa.Column("gateway", sa.String(128), primary_key=True),
+)
+
+#: Reports older than this are of engines that are long gone.
+POISONS_KEPT_S = 7 * 86400.0
+_POISONS_MAX = 10_000
+
+
 def _create(connection: Connection) -> None:
-    _META.create_all(connection)
+    first = sa.MetaData()
+    sa.Table(
+        "fleet_beats",
+        first,
+        sa.Column("gateway", sa.String(128), primary_key=True),
+        sa.Column("at", sa.Double, nullable=False),
+        sa.Column("revision", sa.BigInteger, nullable=False),
+        sa.Column("inflight", sa.Text, nullable=False),
+    )
+    first.create_all(connection)
+    _META.create_all(connection, tables=[RESIDENTS])
 
 
-STEPS = (_create,)
+def _add_out_and_poison(connection: Connection) -> None:
+    _META.create_all(connection, tables=[OUT, POISONS])
+    connection.execute(sa.text("ALTER TABLE fleet_beats ADD COLUMN by_replica TEXT DEFAULT '{}' NOT NULL"))
+
+
+STEPS = (_create, _add_out_and_poison)
 
 
 class SqlFleetStore:
@@ -63,7 +102,12 @@ class SqlFleetStore:
                 bump(connection)
 
     def beat(self, beat: Beat) -> None:
-        row = {"at": beat.at, "revision": beat.revision, "inflight": json.dumps(dict(beat.inflight))}
+        row = {
+            "at": beat.at,
+            "revision": beat.revision,
+            "inflight": json.dumps(dict(beat.inflight)),
+            "by_replica": json.dumps(dict(beat.by_replica)),
+        }
         with self._engine.begin() as connection:
             done = connection.execute(sa.update(BEATS).where(BEATS.c.gateway == beat.gateway).values(row))
             if not done.rowcount:
@@ -73,7 +117,59 @@ class SqlFleetStore:
         query = sa.select(BEATS).where(BEATS.c.at >= since).order_by(BEATS.c.gateway)
         with reading(self._engine).begin() as connection:
             rows = connection.execute(query).all()
-        return [Beat(gateway=r.gateway, at=r.at, revision=r.revision, inflight=json.loads(r.inflight)) for r in rows]
+        return [
+            Beat(
+                gateway=r.gateway,
+                at=r.at,
+                revision=r.revision,
+                inflight=json.loads(r.inflight),
+                by_replica=json.loads(r.by_replica),
+            )
+            for r in rows
+        ]
+
+    def take_out(self, replica: str, *, why: str, at: float, started_at: float = 0.0) -> None:
+        with self._engine.begin() as connection:
+            held = outs(connection).get(replica)
+            if held is None or (started_at and started_at != held.started_at):
+                connection.execute(sa.delete(OUT).where(OUT.c.replica == replica))
+                connection.execute(sa.insert(OUT).values(replica=replica, why=why, at=at, started_at=started_at))
+                bump(connection)
+
+    def bring_back(self, replica: str) -> None:
+        with self._engine.begin() as connection:
+            if connection.execute(sa.delete(OUT).where(OUT.c.replica == replica)).rowcount:
+                bump(connection)
+
+    def out(self) -> Mapping[str, Out]:
+        with reading(self._engine).begin() as connection:
+            return outs(connection)
+
+    def poison(self, poison: Poison) -> None:
+        row = {
+            "replica": poison.replica,
+            "engine_name": poison.engine_name,
+            "at": poison.at,
+            "gateway": poison.gateway,
+        }
+        same = sa.select(POISONS.c.at).where(*(POISONS.c[name] == value for name, value in row.items()))
+        with self._engine.begin() as connection:
+            if connection.execute(same).first() is None:
+                connection.execute(sa.insert(POISONS).values(row))
+                connection.execute(sa.delete(POISONS).where(POISONS.c.at < poison.at - POISONS_KEPT_S))
+
+    def poisons(self, since: float) -> Sequence[Poison]:
+        query = sa.select(POISONS).where(POISONS.c.at >= since)
+        query = query.order_by(POISONS.c.at, POISONS.c.replica, POISONS.c.engine_name).limit(_POISONS_MAX)
+        with reading(self._engine).begin() as connection:
+            rows = connection.execute(query).all()
+        return [Poison(replica=r.replica, engine_name=r.engine_name, at=r.at, gateway=r.gateway) for r in rows]
+
+
+def outs(connection: Connection) -> Mapping[str, Out]:
+    """The replicas that are out, as this transaction sees them."""
+    rows = connection.execute(sa.select(OUT))
+    return {r.replica: Out(why=r.why, at=r.at, started_at=r.started_at) for r in rows}
 
 
 def residents(connection: Connection) -> Mapping[str, frozenset[str]]:

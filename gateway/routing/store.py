@@ -1,20 +1,45 @@
-"""Rows that the fleet loop and the gateways tell each other by: who holds what, and who still uses what."""
+"""Rows that the fleet loop and the gateways tell each other by: who holds what, who still uses what, who is out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """A gateway process's sign of life: the revision that it routes by, and requests in flight per engine-side name."""
+    """A gateway process's sign of life: the revision that it routes by, and its requests in flight, per engine-side
+    name and per replica."""
 
     gateway: str
     at: float
     revision: int
     inflight: Mapping[str, int]
+    by_replica: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Out:
+    """Why no gateway may use a replica, since when (unix seconds), and when the engine that was meant had started.
+
+    It comes back with an engine that started at another time, or when the fleet loop finds it well again.
+    """
+
+    why: str
+    at: float
+    started_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Poison:
+    """An answer of NaN that a gateway met. `at` is the engine's clock; `engine_name` whose request it was, or empty
+    where the engine no longer knew."""
+
+    replica: str
+    engine_name: str
+    at: float
+    gateway: str
 
 
 class FleetStore(Protocol):
@@ -36,6 +61,27 @@ class FleetStore(Protocol):
         """Signs of life not older than `since`, unix seconds."""
         ...
 
+    def take_out(self, replica: str, *, why: str, at: float, started_at: float = 0.0) -> None:
+        """No gateway uses this replica from now on; moves the revision. Out already: the first reason stays, unless
+        another engine is meant."""
+        ...
+
+    def bring_back(self, replica: str) -> None:
+        """Gateways may use it again; moves the revision when that is news."""
+        ...
+
+    def out(self) -> Mapping[str, Out]:
+        """The replicas that are out."""
+        ...
+
+    def poison(self, poison: Poison) -> None:
+        """Report an answer of NaN; never moves the revision, and the same report twice is one."""
+        ...
+
+    def poisons(self, since: float) -> Sequence[Poison]:
+        """Reports not older than `since`, oldest first."""
+        ...
+
 
 class MemoryFleetStore:
     """The twin for tests and single-process use."""
@@ -44,6 +90,8 @@ class MemoryFleetStore:
         self.revision = 1
         self._residents: dict[str, frozenset[str]] = {}
         self._beats: dict[str, Beat] = {}
+        self._out: dict[str, Out] = {}
+        self._poisons: list[Poison] = []
 
     def residents(self) -> Mapping[str, frozenset[str]]:
         return dict(self._residents)
@@ -58,3 +106,24 @@ class MemoryFleetStore:
 
     def beats(self, since: float) -> Sequence[Beat]:
         return sorted((b for b in self._beats.values() if b.at >= since), key=lambda b: b.gateway)
+
+    def take_out(self, replica: str, *, why: str, at: float, started_at: float = 0.0) -> None:
+        held = self._out.get(replica)
+        if held is None or (started_at and started_at != held.started_at):
+            self._out[replica] = Out(why=why, at=at, started_at=started_at)
+            self.revision += 1
+
+    def bring_back(self, replica: str) -> None:
+        if self._out.pop(replica, None) is not None:
+            self.revision += 1
+
+    def out(self) -> Mapping[str, Out]:
+        return dict(self._out)
+
+    def poison(self, poison: Poison) -> None:
+        if poison not in self._poisons:
+            self._poisons.append(poison)
+
+    def poisons(self, since: float) -> Sequence[Poison]:
+        found = [p for p in self._poisons if p.at >= since]
+        return sorted(found, key=lambda p: (p.at, p.replica, p.engine_name))

@@ -1,55 +1,35 @@
-"""`graftline adapters`."""
+"""`graftline adapters`: the verbs that look, and where all of them are listed."""
 
 from __future__ import annotations
 
 import os
-from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from adapters.lifecycle import State
-from gateway.control import open_control, wait_verified
+from adapters.card import finding
+from adapters.diff import difference
+from adapters.export import deliver, parcel
+from adapters.values import Evidence, Version
+from gateway.control import open_control
 from gateway.settings import load
+from gateway.verbs import adapters_arrive, adapters_moves
+from gateway.verbs.adapters_moves import DryRun, Name
 from gateway.verbs.console import say, table
 
-
-class Instead(StrEnum):
-    """What answers while an alias's version cannot."""
-
-    FAIL = "fail"
-    PREVIOUS = "previous"
-    BASE = "base"
-
-
 app = typer.Typer(no_args_is_help=True)
-WHO = "cli"
+for verb in (adapters_arrive.register, adapters_arrive.sign):
+    app.command()(verb)
+for move in (
+    adapters_moves.promote,
+    adapters_moves.rollback,
+    adapters_moves.retire,
+    adapters_moves.pin,
+    adapters_moves.unpin,
+):
+    app.command()(move)
 
-Name = Annotated[str, typer.Argument(help="The adapter's name.")]
-Why = Annotated[str, typer.Option(help="The reason, for the audit row.")]
-
-
-@app.command()
-def register(
-    folder: Annotated[Path, typer.Argument(help="A PEFT adapter folder.")],
-    name: Annotated[str, typer.Option(help="The adapter's name.")],
-    note: Annotated[str, typer.Option(help="A line about this version.")] = "",
-    promote: Annotated[bool, typer.Option(help="Make it live once it is verified.")] = False,
-    wait_s: Annotated[float, typer.Option(help="How long to wait for an engine to prove it.")] = 60.0,
-) -> None:
-    """Check an adapter, store it, and wait until an engine has loaded and proved it."""
-    control = open_control(load(os.environ))
-    version = control.registry.register(folder, name=name, who=WHO, note=note)
-    say(f"{version.name}:{version.number} {version.digest} {version.state} (covers {version.coverage})")
-    version = wait_verified(control, version, timeout_s=wait_s)
-    if version.state is not State.VERIFIED:
-        say(f"still {version.state}: no engine has proved it yet; `graftline adapters show {name}` tells when one has")
-        raise typer.Exit(2)
-    say(f"verified: {version.note}" if version.note else "verified")
-    if promote:
-        alias = control.registry.promote(name, version.number, who=WHO, why="register --promote")
-        say(f"{alias.name}@{alias.alias} → {alias.number}")
+Model = Annotated[str, typer.Argument(help="A version: NAME:7, NAME@ALIAS, or NAME for what is live.")]
 
 
 @app.command("list")
@@ -68,52 +48,65 @@ def list_adapters() -> None:
 
 @app.command()
 def show(name: Name) -> None:
-    """Show an adapter's versions, aliases and history."""
+    """Show an adapter's versions, aliases, what was seen of them, and history."""
     control = open_control(load(os.environ))
-    table(
-        name,
-        ("version", "state", "digest", "rank", "coverage", "why not"),
-        (
-            (v.number, v.state, v.digest[:23], v.rank, v.coverage, "; ".join(map(str, v.reasons)))
-            for v in control.adapters.list(name)
-        ),
-    )
-    table(
-        "History",
-        ("who", "action", "what", "from", "to", "why"),
-        ((a.who, a.action, a.subject, a.before, a.after, a.why) for a in control.adapters.audit(name, 20)),
-    )
+    versions = control.adapters.list(name)
+    columns = ("version", "state", "digest", "rank", "coverage", "labels", "source", "why not")
+    table(name, columns, map(_version, versions))
+    pointing = ((a.alias, a.number, a.previous, "pinned" if a.pinned else "") for a in control.adapters.aliases(name))
+    table("Aliases", ("alias", "version", "before", ""), pointing)
+    seen = (e for v in versions[-4:] for e in control.registry.evidence(name, v.number))
+    table("Evidence", ("version", "check", "where", "passed", "found", "by"), map(_seen, seen))
+    history = ((a.who, a.action, a.subject, a.before, a.after, a.why) for a in control.adapters.audit(name, 20))
+    table("History", ("who", "action", "what", "from", "to", "why"), history)
 
 
 @app.command()
-def promote(
-    name: Name,
-    number: Annotated[int, typer.Argument(help="The version.")],
-    alias: Annotated[str, typer.Option(help="Which alias to move.")] = "live",
-    on_unavailable: Annotated[Instead | None, typer.Option(help="What answers while the version cannot.")] = None,
-    why: Why = "",
+def verify(model: Model) -> None:
+    """Read a version's stored bytes again, and compare them with their digest and their signature."""
+    control = open_control(load(os.environ))
+    version = control.registry.resolve_name(model)
+    folder = control.registry.verify(version.name, version.number)
+    say(f"{version.name}:{version.number} is intact: {version.digest} in {folder}")
+
+
+@app.command()
+def diff(before: Model, after: Model) -> None:
+    """Show what changed from one version to another: config, what is carried, and each module's update."""
+    registry = open_control(load(os.environ)).registry
+    old, new = (registry.resolve_name(model) for model in (before, after))
+    found = difference(registry.verify(old.name, old.number), registry.verify(new.name, new.number))
+    changes = ((change.field, change.before, change.after) for change in (*found.config, *found.carried))
+    table(f"{before} → {after}", ("field", "before", "after"), changes)
+    rows = (
+        (m.module, m.kind, f"{m.change:.4f}", f"{m.cosine:.4f}", f"{m.norm_before:.4g}", f"{m.norm_after:.4g}")
+        for m in found.modules
+    )
+    table("Updates", ("module", "", "change", "cosine", "norm before", "norm after"), rows)
+
+
+@app.command()
+def export(
+    model: Model,
+    to: Annotated[str, typer.Argument(help="A new folder, or hub:ORG/NAME[@BRANCH].")],
+    dry_run: DryRun = False,
 ) -> None:
-    """Point an alias at a verified version."""
-    moved = open_control(load(os.environ)).registry.promote(
-        name,
-        number,
-        alias=alias,
-        who=WHO,
-        why=why,
-        on_unavailable=on_unavailable.value if on_unavailable else None,
-    )
-    say(f"{moved.name}@{moved.alias} → {moved.number} (was {moved.previous})")
+    """Write a version as a plain PEFT folder with a model card and its lineage."""
+    settings = load(os.environ)
+    control = open_control(settings)
+    version = control.registry.resolve_name(model)
+    packed = parcel(control.registry, control.adapters, version.name, version.number)
+    table(f"{version.name}:{version.number} → {to}", ("file", "bytes"), ((part.name, part.size) for part in packed))
+    if not dry_run:
+        say(deliver(packed, to, endpoint=settings.hub_endpoint))
 
 
-@app.command()
-def rollback(name: Name, why: Why = "") -> None:
-    """Point `live` back at the version before."""
-    moved = open_control(load(os.environ)).registry.rollback(name, who=WHO, why=why)
-    say(f"{moved.name}@{moved.alias} → {moved.number} (was {moved.previous})")
+def _version(found: Version) -> tuple[object, ...]:
+    why_not = "; ".join(map(str, found.reasons))
+    labels = " ".join(found.labels)
+    return found.number, found.state, found.digest[:23], found.rank, found.coverage, labels, found.source, why_not
 
 
-@app.command()
-def retire(name: Name, number: Annotated[int, typer.Argument(help="The version.")], why: Why = "") -> None:
-    """Take a version out of service for good."""
-    version = open_control(load(os.environ)).registry.retire(name, number, who=WHO, why=why)
-    say(f"{version.name}:{version.number} is {version.state}")
+def _seen(found: Evidence) -> tuple[object, ...]:
+    passed = "yes" if found.passed else "NO"
+    return f"{found.name}:{found.number}", found.kind, found.subject, passed, finding(found), found.who

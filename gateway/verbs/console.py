@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from gateway.settings import Settings
@@ -24,6 +26,15 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for row in rows:
         drawn.add_row(*(escape(str(cell)) for cell in row))
     _OUT.print(drawn)
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar of bytes, drawn on a terminal only; the callback takes (done, total or None)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=_OUT, transient=True, disable=not _OUT.is_terminal) as progress:
+        task = progress.add_task(escape(title), total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def settings_table(settings: Settings) -> None:

@@ -9,11 +9,11 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from gateway.answering import PATHS
 from gateway.api import errors
 from gateway.api.control import adapters, keys, models
 from gateway.api.health import Health
 from gateway.api.openai import fields
-from gateway.pipeline import PATHS
 from gateway.settings import PREFIX, Settings
 from monitoring.telemetry.names import METRICS
 

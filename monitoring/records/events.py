@@ -1,7 +1,7 @@
 """The frozen values that are recorded, and the one JSON line each becomes in a spool.
 
-A line begins with its `kind`; so far there is `inference`. Later kinds (exposure, feedback, signal) get a value here,
-an entry in `_KINDS`, and a table of their own.
+A line begins with its `kind`: `inference`, `exposure` or `feedback`. A later kind (signal) gets a value here, an entry
+in `_KINDS`, and a table of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import orjson
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
@@ -21,6 +21,8 @@ from monitoring.records.errors import BadRecord
 _Name: TypeAlias = Annotated[str, Field(max_length=512)]
 _Count: TypeAlias = Annotated[int, Field(ge=0, lt=1 << 53)]
 _Ms: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
+_Bucket: TypeAlias = Annotated[int, Field(ge=0, lt=10_000)]
+_Chance: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 
 _VERSION_7 = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
 #: The year 9999: calendars, and so the months that records are kept in, end there.
@@ -67,6 +69,7 @@ class Inference:
     base_digest: _Name = ""
     replica: str = ""
     arm: str = ""  # of an experiment
+    experiment: _Name = ""  # its id; the answer counts there
     started_at: Annotated[float, Field(allow_inf_nan=False)]  # unix seconds
     first_byte_ms: _Ms | None = None
     first_token_ms: _Ms | None = None
@@ -89,28 +92,87 @@ class Inference:
     stored: bool = False  # listed by the SDK's stored completions
     request: str | None = None  # redacted JSON
     response: str | None = None  # redacted JSON
+    tainted: str = ""  # why the answer must not be trusted; never stored with the row, see `taints`
 
 
-_KINDS = {b'{"kind":"inference",': TypeAdapter(Inference)}
-_TEXTS = tuple(f.name for f in fields(Inference) if f.type in ("str", "_Name"))
+@with_config(ConfigDict(strict=True))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exposure:
+    """A unit met an arm: one for each request in an experiment, written before the request is forwarded."""
+
+    id: Annotated[str, Field(pattern=_VERSION_7)]
+    at: Annotated[float, Field(allow_inf_nan=False)]  # unix seconds
+    tenant: _Name = ""
+    experiment: _Name  # its id
+    alias: str = ""  # support@live
+    unit: str  # pseudonymous, as `Inference.user` and `Inference.conversation` are
+    unit_kind: Literal["user", "conversation", "key", "request"]
+    arm: _Name
+    digest: _Name = ""  # of the adapter that the arm serves
+    propensity: _Chance = 1.0  # the chance of this arm when it was assigned
+    bucket: _Bucket = 0
+    request_id: _Name = ""  # of the inference that follows
+    completion_id: _Name = ""  # of its first try, where it is known before
 
 
-def encode(event: Inference) -> bytes:
+@with_config(ConfigDict(strict=True))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """What somebody, or something, said of an answer or a conversation. Of what one rater says of the same thing
+    (`seat`) the last counts, by `at`, then by id; what was said before is kept."""
+
+    id: Annotated[str, Field(pattern=_VERSION_7)]
+    at: Annotated[float, Field(allow_inf_nan=False)]  # unix seconds
+    tenant: _Name = ""  # the caller's: it joins this tenant's answers and no others
+    target: _Name  # chatcmpl-…, or a conversation as `Inference.conversation` has it
+    target_kind: Literal["completion", "conversation"] = "completion"
+    kind: Literal["thumbs", "scalar", "comment", "correction", "preference", "implicit"]
+    name: _Name = ""  # of a scalar, or of what happened: copied, regenerated, abandoned
+    rater: str = ""  # pseudonymous
+    rater_kind: Literal["user", "reviewer", "judge", "system"] = "user"
+    value: _Ms | None = None  # thumbs: above 0 is up; without one a thumb or a scalar is taken back
+    text: str | None = None  # redacted
+    other: _Name | None = None  # the answer that a preferred one was preferred to
+    key_id: _Name = ""
+    source: Literal["api", "sdk", "review"] = "api"
+
+    @property
+    def seat(self) -> tuple[str, ...]:
+        """Whose word about what: a later one with the same seat takes this one's place."""
+        about = (self.tenant, self.target_kind, self.target)
+        return (*about, self.rater_kind, self.rater, self.kind, self.name, self.other or "")
+
+
+Event: TypeAlias = Inference | Exposure | Feedback
+
+_KINDS: dict[bytes, TypeAdapter[Any]] = {
+    b'{"kind":"inference"': TypeAdapter(Inference),
+    b'{"kind":"exposure"': TypeAdapter(Exposure),
+    b'{"kind":"feedback"': TypeAdapter(Feedback),
+}
+_HEADS: dict[type[Event], bytes] = {
+    Inference: b'{"kind":"inference",',
+    Exposure: b'{"kind":"exposure",',
+    Feedback: b'{"kind":"feedback",',
+}
+
+
+def encode(event: Event) -> bytes:
     """One JSON line, newline included. Raises BadRecord for text that is not Unicode."""
     try:
         body = orjson.dumps(event, default=dict, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError as problem:
         raise BadRecord(f"Record {event.id} cannot be written as JSON: {problem}.") from problem
-    return b'{"kind":"inference",' + body[1:]
+    return _HEADS[type(event)] + body[1:]
 
 
-def decode(line: bytes) -> Inference:
+def decode(line: bytes) -> Event:
     """The event of one line, checked. Fields that this version does not know are ignored. Raises BadRecord."""
-    adapter = _KINDS.get(line[:20])
+    adapter = _KINDS.get(line[: line.find(b",")])
     if adapter is None:
         raise BadRecord(f"A record must begin with one of {sorted(k.decode() for k in _KINDS)}; found {line[:40]!r}.")
     try:
-        event = adapter.validate_json(line)
+        event: Event = adapter.validate_json(line)
     except ValidationError as problem:
         first = problem.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "line"
@@ -120,13 +182,13 @@ def decode(line: bytes) -> Inference:
     return _without_nul(event) if b"\\u0000" in line else event
 
 
-def _without_nul(event: Inference) -> Inference:
+def _without_nul(event: Event) -> Event:
     """PostgreSQL cannot hold NUL in text; a client may send one in a name."""
-    clean = {name: getattr(event, name).replace("\0", "\ufffd") for name in _TEXTS}
-    pairs = {k.replace("\0", "\ufffd"): v.replace("\0", "\ufffd") for k, v in event.metadata.items()}
-    bodies = {
-        name: body and body.replace("\0", "\ufffd")
-        for name in ("request", "response")
-        if (body := getattr(event, name))
+    clean: dict[str, Any] = {
+        each.name: value.replace("\0", "\ufffd")
+        for each in fields(event)
+        if isinstance(value := getattr(event, each.name), str)
     }
-    return replace(event, **clean, **bodies, metadata=pairs)
+    if isinstance(event, Inference):
+        clean["metadata"] = {k.replace("\0", "\ufffd"): v.replace("\0", "\ufffd") for k, v in event.metadata.items()}
+    return replace(event, **clean)

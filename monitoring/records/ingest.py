@@ -7,7 +7,7 @@ from pathlib import Path
 
 from monitoring.records.disk import Disk
 from monitoring.records.errors import BadRecord, SpoolBroken
-from monitoring.records.events import Inference, decode
+from monitoring.records.events import Event, decode
 from monitoring.records.spool import SpoolFile, read
 from monitoring.records.store import Intake
 
@@ -66,7 +66,7 @@ class Ingester:
 
     def _move(self, name: str, lines: Sequence[bytes], start: int) -> int:
         """Store the lines that begin at `start`. Where the store refuses them together, each goes alone."""
-        events: list[Inference] = []
+        events: list[Event] = []
         bad: list[bytes] = []
         for line in lines:
             try:

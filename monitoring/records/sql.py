@@ -13,11 +13,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from monitoring.database import reading
+from monitoring.records import sql_feedback, sql_trials
 from monitoring.records.errors import BadRecord, NotFound, StoreAway
-from monitoring.records.events import Inference
-from monitoring.records.periods import least_id, period_at, period_of
+from monitoring.records.events import Event, Exposure, Feedback, Inference
+from monitoring.records.feedback import Orphans
+from monitoring.records.joins import Trial
+from monitoring.records.periods import bounds, least_id, period_at, period_of
 from monitoring.records.shelves import Months, Server, Shelves
-from monitoring.records.tables import INFERENCES, OFFSETS, advance, from_row, insert
+from monitoring.records.tables import FEEDBACK, INFERENCES, OFFSETS, TAINTS, advance, from_row, insert
+from monitoring.records.taints import Taint, marked
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -42,7 +46,7 @@ class SqlRecords:
             self._shelves = Server(url)
         self._clock = clock
 
-    def ingest(self, file: str, offset: int, events: Sequence[Inference]) -> None:
+    def ingest(self, file: str, offset: int, events: Sequence[Event]) -> None:
         with _translated():
             *older, newest = self._shelves.writing(events, self._clock())
             for engine, some in older:
@@ -69,13 +73,13 @@ class SqlRecords:
             raise NotFound(record_id)
         period = period_of(record_id)
         for row in self._rows(sa.select(INFERENCES).where(INFERENCES.c.id == record_id), period, period):
-            return from_row(row)
+            return marked(from_row(row), self.taints())
         raise NotFound(record_id)
 
     def by_completion(self, completion_id: str, tenant: str) -> Inference:
         wanted = sa.select(INFERENCES).where(INFERENCES.c.completion_id == completion_id, INFERENCES.c.tenant == tenant)
         for row in self._rows(wanted.order_by(INFERENCES.c.id.desc()).limit(1), newest_first=True):
-            return from_row(row)
+            return marked(from_row(row), self.taints())
         raise NotFound(completion_id)
 
     def query(
@@ -100,7 +104,8 @@ class SqlRecords:
             if len(found) >= limit:
                 break
             found.append(from_row(row))
-        return found
+        taints = self.taints() if found else ()
+        return [marked(event, taints) for event in found]
 
     def count(
         self,
@@ -115,7 +120,68 @@ class SqlRecords:
 
     def drop_before(self, before: float) -> list[str]:
         with _translated():
-            return self._shelves.drop_before(before)
+            gone = self._shelves.drop_before(before)
+            if gone and (engine := self._shelves.taints()) is not None:
+                with engine.begin() as connection:
+                    connection.execute(sa.delete(TAINTS).where(TAINTS.c.until < bounds(gone[-1])[1]))
+            return gone
+
+    def taint(self, replica: str, since: float, until: float, why: str) -> None:
+        row = {"replica": replica, "since": since, "until": until, "why": why}
+        with _translated():
+            engine = self._shelves.taints(make=True)
+            assert engine is not None
+            with engine.begin() as connection:
+                known = [TAINTS.c[name] == value for name, value in row.items()]
+                if connection.execute(sa.select(TAINTS.c.replica).where(*known)).first() is None:
+                    connection.execute(sa.insert(TAINTS).values(row))
+
+    def taints(self) -> list[Taint]:
+        wanted = sa.select(TAINTS).order_by(TAINTS.c.since, TAINTS.c.replica, TAINTS.c.until, TAINTS.c.why)
+        with _translated():
+            engine = self._shelves.taints()
+            if engine is None:
+                return []
+            with reading(engine).begin() as connection:
+                rows = connection.execute(wanted).all()
+        return [Taint(replica=row.replica, since=row.since, until=row.until, why=row.why) for row in rows]
+
+    def exposures(self, experiment: str, *, after: str | None = None, limit: int = 100) -> list[Exposure]:
+        with _translated():
+            return sql_trials.exposures(self._shelves.reading(), experiment, after=after, limit=limit)
+
+    def trial(self, experiment: str) -> Trial:
+        with _translated():
+            return sql_trials.trial(self._shelves.reading(), experiment)
+
+    def feedback(
+        self,
+        *,
+        tenant: str | None = None,
+        target: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        after: str | None = None,
+        limit: int = 100,
+        history: bool = False,
+    ) -> list[Feedback]:
+        where = _within(FEEDBACK, since, until)
+        for column, wanted in ((FEEDBACK.c.tenant, tenant), (FEEDBACK.c.target, target)):
+            if wanted is not None:
+                where.append(column == wanted)
+        with _translated():
+            engines = self._shelves.reading(*_span(since, until))
+            if history:
+                return sql_feedback.history(engines, where, after=after, limit=limit)
+            return sql_feedback.counting(engines, self._shelves.reading(), where, after=after, limit=limit)
+
+    def pending(self, *, tenant: str | None = None, limit: int = 100) -> list[Feedback]:
+        with _translated():
+            return sql_feedback.pending(self._shelves.reading(), tenant, limit)
+
+    def expire(self, now: float, keep_s: float) -> Orphans:
+        with _translated():
+            return sql_feedback.expire(self._shelves.reading(), now - keep_s)
 
     def close(self) -> None:
         """Close every connection. A later call opens them again."""
@@ -136,15 +202,20 @@ class SqlRecords:
 def _conditions(
     tenant: str | None, digest: str | None, since: float | None, until: float | None
 ) -> list[sa.ColumnElement[bool]]:
-    conditions = []
+    conditions = _within(INFERENCES, since, until)
     if tenant is not None:
         conditions.append(INFERENCES.c.tenant == tenant)
     if digest is not None:
         conditions.append(INFERENCES.c.digest == digest)
+    return conditions
+
+
+def _within(table: sa.Table, since: float | None, until: float | None) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
     if since is not None:
-        conditions.append(INFERENCES.c.id >= least_id(since))
+        conditions.append(table.c.id >= least_id(since))
     if until is not None:
-        conditions.append(INFERENCES.c.id < least_id(until))
+        conditions.append(table.c.id < least_id(until))
     return conditions
 
 

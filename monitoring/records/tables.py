@@ -13,24 +13,29 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from monitoring.database import Step
-from monitoring.records.events import Inference
+from monitoring.records.codes import chunks
+from monitoring.records.events import Event, Exposure, Feedback, Inference
 
 _META = sa.MetaData()
 _ID = sa.String(36).with_variant(postgresql.UUID(as_uuid=False), "postgresql")
 _SQL_TYPES: dict[str, type[sa.types.TypeEngine[Any]]] = {
     "float": sa.Double,
     "_Ms": sa.Double,
+    "_Chance": sa.Double,
     "_Count": sa.BigInteger,
+    "_Bucket": sa.Integer,
     "bool": sa.Boolean,
 }
 
 
-def _columns() -> list[sa.Column[Any]]:
+def _columns(event: type[Event]) -> list[sa.Column[Any]]:
     """A column for each field, in the same order; what is not a number or a truth is text (metadata: JSON)."""
     columns: list[sa.Column[Any]] = [sa.Column("id", _ID, primary_key=True)]
-    for each in fields(Inference)[1:]:
+    for each in fields(event)[1:]:
+        if each.name == "tainted":
+            continue  # worked out when it is read
         kind, _, optional = str(each.type).partition(" | ")
-        kind = "float" if each.name == "started_at" else kind
+        kind = "float" if each.name in ("started_at", "at") else kind
         columns.append(sa.Column(each.name, _SQL_TYPES.get(kind, sa.Text)(), nullable=bool(optional)))
     return columns
 
@@ -39,7 +44,7 @@ def _columns() -> list[sa.Column[Any]]:
 INFERENCES = sa.Table(
     "inferences",
     _META,
-    *_columns(),
+    *_columns(Inference),
     sa.Index("inferences_completion", "completion_id"),
     sa.Index("inferences_tenant", "tenant", "id"),
     sa.Index("inferences_digest", "digest", "id"),
@@ -54,28 +59,140 @@ OFFSETS = sa.Table(
     sa.Column("done", sa.BigInteger, nullable=False),
 )
 
-_NAMES = tuple(column.name for column in INFERENCES.columns)
-_VALUES = attrgetter(*_NAMES)
-_METADATA = _NAMES.index("metadata")
-_SQLITE_INSERT = str(sqlite.insert(INFERENCES).on_conflict_do_nothing().compile(dialect=sqlite.dialect()))
+#: What the poison of a replica may have touched. On SQLite in a file of its own beside the months.
+_MARKS = sa.MetaData()
+TAINTS = sa.Table(
+    "taints",
+    _MARKS,
+    sa.Column("replica", sa.Text, nullable=False),
+    sa.Column("since", sa.Double, nullable=False),
+    sa.Column("until", sa.Double, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+)
+
+#: An index entry must be short, a conversation's name need not be; and most answers are in none.
+CONVERSATION = sa.literal_column("substr(conversation, 1, 200)", sa.Text)
+IN_CONVERSATION = sa.text("conversation <> ''")
+_BY_CONVERSATION = sa.Index(
+    "inferences_conversation",
+    CONVERSATION,
+    sqlite_where=IN_CONVERSATION,
+    postgresql_where=IN_CONVERSATION,
+    _table=INFERENCES,
+)
+
+_LOOP = sa.MetaData()
+EXPOSURES = sa.Table(
+    "exposures",
+    _LOOP,
+    *_columns(Exposure),
+    sa.Index("exposures_experiment", "experiment", "id"),
+    postgresql_partition_by="RANGE (id)",
+)
+FEEDBACK = sa.Table(
+    "feedback",
+    _LOOP,
+    *_columns(Feedback),
+    sa.Index("feedback_target", "target", "tenant"),
+    sa.Index("feedback_tenant", "tenant", "id"),
+    postgresql_partition_by="RANGE (id)",
+)
+
+#: What analyses read: see `codes`.
+CHUNKS = sa.Table(
+    "chunks",
+    _LOOP,
+    sa.Column("book", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("page", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("until", sa.Double, nullable=False),
+    sa.Column("packed", sa.LargeBinary, nullable=False),
+    postgresql_partition_by="RANGE (id)",
+)
+
+#: Feedback whose target has not been seen to be its tenant's, so far.
+PENDING = sa.Table("pending_feedback", _LOOP, sa.Column("id", _ID, primary_key=True))
+
+#: By month on PostgreSQL; the last one's partition is there when all are.
+PARTITIONED = (INFERENCES, EXPOSURES, FEEDBACK, CHUNKS)
+
+_TABLES: dict[type[Event], sa.Table] = {Inference: INFERENCES, Exposure: EXPOSURES, Feedback: FEEDBACK}
+_NAMES = {kind: tuple(column.name for column in table.columns) for kind, table in _TABLES.items()}
+_VALUES = {kind: attrgetter(*names) for kind, names in _NAMES.items()}
+_METADATA = _NAMES[Inference].index("metadata")
+_SQLITE_INSERT = {
+    kind: str(sqlite.insert(table).on_conflict_do_nothing().compile(dialect=sqlite.dialect()))
+    for kind, table in _TABLES.items()
+}
+_CHUNK = ("book", "page", "id", "until", "packed")
+#: SQLite takes 999 values in a statement at least.
+IN_ONE_MAX = 500
 
 
 def _create(connection: Connection) -> None:
     _META.create_all(connection)
 
 
-STEPS: Sequence[Step] = (_create,)
+def _add_the_loop(connection: Connection) -> None:
+    """Exposures and feedback; and what an inference needs for them, unless the first step made its table just now."""
+    if "experiment" not in {column["name"] for column in sa.inspect(connection).get_columns("inferences")}:
+        connection.exec_driver_sql("ALTER TABLE inferences ADD COLUMN experiment TEXT NOT NULL DEFAULT ''")
+    connection.execute(sa.schema.CreateIndex(_BY_CONVERSATION, if_not_exists=True))
+    _LOOP.create_all(connection)
 
 
-def insert(connection: Connection, events: Sequence[Inference]) -> None:
-    """Add the events whose ids are new. On SQLite compiled once and given plain rows: a third less for each."""
-    if not events:
-        return
-    if connection.dialect.name == "postgresql":
-        new = postgresql.insert(INFERENCES).on_conflict_do_nothing()
-        connection.execute(new, [dict(zip(_NAMES, _to_row(event), strict=True)) for event in events])
-    else:
-        connection.exec_driver_sql(_SQLITE_INSERT, [_to_row(event) for event in events])
+STEPS: Sequence[Step] = (_create, _add_the_loop)
+
+
+def _create_taints(connection: Connection) -> None:
+    _MARKS.create_all(connection)
+
+
+TAINT_STEPS: Sequence[Step] = (_create_taints,)
+
+
+def insert(connection: Connection, events: Sequence[Event]) -> None:
+    """Add the events whose ids are new, and the chunks that these leave."""
+    new: list[Event] = []
+    for kind in _TABLES:
+        some = [event for event in events if type(event) is kind]
+        if some:
+            adding = _add_on_server if connection.dialect.name == "postgresql" else _add_to_file
+            new += adding(connection, kind, some)
+    if left := chunks(new):
+        rows = [{name: getattr(chunk, name) for name in _CHUNK} for chunk in left]
+        connection.execute(sa.insert(CHUNKS), rows)
+    if waiting := [{"id": event.id} for event in new if type(event) is Feedback]:
+        connection.execute(sa.insert(PENDING), waiting)
+
+
+def _add_on_server(connection: Connection, kind: type[Event], events: Sequence[Event]) -> list[Event]:
+    """Returns the events that were new."""
+    table = _TABLES[kind]
+    adding = postgresql.insert(table).on_conflict_do_nothing().returning(table.c.id)
+    rows = [dict(zip(_NAMES[kind], _to_row(event), strict=True)) for event in events]
+    added = set(connection.scalars(adding, rows))
+    return [event for event in _first_of_each(events) if event.id in added]
+
+
+def _add_to_file(connection: Connection, kind: type[Event], events: Sequence[Event]) -> list[Event]:
+    """The same; compiled once and given plain rows, which is a third less for each. Transactions here exclude each
+    other, so what is not there before is new. Which answers are new matters to experiments only."""
+    known: set[str] = set()
+    counting = [event for event in events if type(event) is not Inference or event.experiment]
+    for start in range(0, len(counting), IN_ONE_MAX):
+        some = counting[start : start + IN_ONE_MAX]
+        places = ",".join("?" * len(some))
+        found = connection.exec_driver_sql(
+            f"SELECT id FROM {_TABLES[kind].name} WHERE id IN ({places})", tuple(event.id for event in some)
+        )
+        known.update(row[0] for row in found)
+    connection.exec_driver_sql(_SQLITE_INSERT[kind], [_to_row(event) for event in events])
+    return [event for event in _first_of_each(counting) if event.id not in known]
+
+
+def _first_of_each(events: Sequence[Event]) -> list[Event]:
+    return list({event.id: event for event in reversed(events)}.values())[::-1]
 
 
 def advance(connection: Connection, file: str, offset: int) -> None:
@@ -90,12 +207,22 @@ def advance(connection: Connection, file: str, offset: int) -> None:
 
 
 def from_row(row: sa.Row[Any]) -> Inference:
-    values = dict(zip(_NAMES, row, strict=True))
+    values = dict(zip(_NAMES[Inference], row, strict=True))
     values["metadata"] = orjson.loads(values["metadata"])
     return Inference(**values)
 
 
-def _to_row(event: Inference) -> tuple[Any, ...]:
-    row = list(_VALUES(event))
-    row[_METADATA] = orjson.dumps(event.metadata, default=dict).decode() if event.metadata else "{}"
-    return tuple(row)
+def exposure_from_row(row: sa.Row[Any]) -> Exposure:
+    return Exposure(**dict(zip(_NAMES[Exposure], row, strict=True)))
+
+
+def feedback_from_row(row: sa.Row[Any]) -> Feedback:
+    return Feedback(**dict(zip(_NAMES[Feedback], row, strict=True)))
+
+
+def _to_row(event: Event) -> tuple[Any, ...]:
+    row: tuple[Any, ...] = _VALUES[type(event)](event)
+    if type(event) is not Inference:
+        return row
+    pairs = orjson.dumps(event.metadata, default=dict).decode() if event.metadata else "{}"
+    return (*row[:_METADATA], pairs, *row[_METADATA + 1 :])

@@ -12,10 +12,14 @@ import pytest
 import sqlalchemy as sa
 
 from adapters import sql
+from adapters.carried import Carried
 from adapters.errors import AdapterError, Conflict, IllegalMove, NotFound, Reason, Unavailable
+from adapters.evidence import KEPT_MAX
 from adapters.lifecycle import State
-from adapters.store import Draft, MemoryStore, Store, Version
-from monitoring.database import connect, reading, revision
+from adapters.store import Draft, Evidence, MemoryStore, Store, Version
+from adapters.tables import ALIASES, AUDIT, VERSIONS
+from adapters.tables import EVIDENCE as EVIDENCES
+from monitoring.database import connect, migrate, reading, revision
 
 NOW = 1_800_000_000.0
 DIGEST = "sha256:" + "a" * 64
@@ -57,7 +61,7 @@ def on(url: str) -> Iterator[House]:
             return revision(connection)
 
     with engine.begin() as connection:
-        for table in (sql.AUDIT, sql.ALIASES, sql.VERSIONS):
+        for table in (EVIDENCES, AUDIT, ALIASES, VERSIONS):
             connection.execute(sa.delete(table))
     yield House(store, seen)
     engine.dispose()
@@ -72,6 +76,18 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
         yield from on(f"sqlite:///{tmp_path}/control.db")
     else:
         yield from on(request.getfixturevalue("postgres_url"))
+
+
+EVIDENCE = Evidence(
+    name="support",
+    number=1,
+    kind="parity",
+    subject="engine-0",
+    at=NOW,
+    who="fleet",
+    passed=False,
+    body={"mean": 0.5, "most": "nan", "tokens": [1, 2]},
+)
 
 
 def other(digit: str, name: str = "support") -> Draft:
@@ -311,6 +327,340 @@ def test_racing_registrations_of_other_bytes_get_numbers_without_gaps(house: Hou
 
     together([partial(register, digit) for digit in "123456"])
     assert [version.number for version in house.store.list()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_where_a_version_came_from_and_what_it_carries_is_kept(house: House) -> None:
+    draft = replace(
+        DRAFT,
+        origin="training",
+        source="hub:org/x@main",
+        base_name="Tidewell",
+        labels=("other_quantization", "weak_effect"),
+        carried=Carried(system="Be “brief”.", sampling={"temperature": 0.5, "seed": 7}, stop=("\n\n", "END")),
+        template_digest=DIGEST,
+    )
+    version = house.store.insert(draft)
+    assert {name: getattr(version, name) for name in Draft.__slots__} == {
+        name: getattr(draft, name) for name in Draft.__slots__
+    }
+    assert house.store.get("support", 1) == version == house.store.list()[0] == house.store.by_digest(DIGEST)[0]
+    plain = house.store.insert(other("c"))
+    assert (plain.origin, plain.source, plain.labels, plain.carried) == ("upload", "", (), Carried())
+
+
+def test_a_move_adds_labels_and_keeps_evidence_in_the_same_step(house: House) -> None:
+    house.store.insert(replace(DRAFT, labels=("a",)))
+    moved = house.store.move(
+        "support", 1, State.UPLOADED, State.CHECKED, who="ann", why="", labels=("b", "a"), evidence=[EVIDENCE]
+    )
+    assert moved.labels == ("a", "b")
+    assert house.store.get("support", 1) == moved
+    with pytest.raises(Conflict):
+        house.store.move("support", 1, State.UPLOADED, State.CHECKED, who="ann", why="", evidence=[EVIDENCE])
+    assert house.store.evidence("support", 1) == (EVIDENCE,)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_admission_verifies_and_takes_the_first_version_live(steps: int, house: House) -> None:
+    house.store.insert(DRAFT)
+    for expected, to in STEPS[:steps]:
+        house.store.move("support", 1, expected, to, who="fleet", why="")
+    before = house.revision()
+    admitted = house.store.admit("support", 1, who="fleet", why="on 2 replicas")
+    assert (admitted.state, house.revision()) == (State.VERIFIED, before + 1)
+    assert [(a.alias, a.number, a.moved_by) for a in house.store.aliases()] == [("live", 1, "fleet")]
+    assert [row.action for row in house.store.audit(limit=3)] == ["pointed", "verified", "probed"]
+
+
+def test_admission_makes_later_versions_the_candidate_but_never_an_older_one(house: House) -> None:
+    for digit in "1234":
+        house.store.insert(other(digit))
+        house.store.move("support", int(digit), State.UPLOADED, State.CHECKED, who="ann", why="")
+    for number in (1, 3, 2, 4):
+        house.store.admit("support", number, who="fleet", why="")
+        assert [(a.alias, a.number) for a in house.store.aliases()] == {
+            1: [("live", 1)],
+            3: [("candidate", 3), ("live", 1)],
+            2: [("candidate", 3), ("live", 1)],
+            4: [("candidate", 4), ("live", 1)],
+        }[number]
+    assert house.store.alias("support", "candidate").previous == 3
+
+
+def test_admission_with_a_closed_gate_makes_candidates_only(house: House) -> None:
+    house.store.insert(DRAFT)
+    house.store.move("support", 1, State.UPLOADED, State.CHECKED, who="ann", why="")
+    house.store.admit("support", 1, who="fleet", why="", live_allowed=False)
+    assert [(a.alias, a.number) for a in house.store.aliases()] == [("candidate", 1)]
+
+
+def test_admitting_twice_changes_nothing_the_second_time(house: House) -> None:
+    house.store.insert(DRAFT)
+    house.store.move("support", 1, State.UPLOADED, State.CHECKED, who="ann", why="")
+    first = house.store.admit("support", 1, who="fleet", why="")
+    house.store.pin("support", "live", True, who="ann", why="")
+    before = house.revision()
+    assert house.store.admit("support", 1, who="fleet", why="again") == first
+    assert (house.revision(), house.store.alias("support", "live").pinned) == (before, True)
+
+
+@pytest.mark.parametrize("state", [State.UPLOADED, State.RETIRED, State.REJECTED, State.DELETED])
+def test_nothing_is_admitted_from_a_state_that_does_not_lead_there(state: State, house: House) -> None:
+    house.store.insert(DRAFT)
+    way = {
+        State.UPLOADED: (),
+        State.RETIRED: ((State.UPLOADED, State.RETIRED),),
+        State.REJECTED: ((State.UPLOADED, State.REJECTED),),
+        State.DELETED: ((State.UPLOADED, State.REJECTED), (State.REJECTED, State.DELETED)),
+    }
+    for expected, to in way[state]:
+        house.store.move("support", 1, expected, to, who="bob", why="")
+    who = "ann" if state is State.UPLOADED else "bob"
+    with pytest.raises(IllegalMove, match=f"support:1 is {state}: {who} made it so at 2027"):
+        house.store.admit("support", 1, who="fleet", why="")
+    assert (house.store.get("support", 1).state, house.store.aliases()) == (state, ())
+
+
+def test_what_is_withdrawn_gives_its_aliases_back_to_what_they_served_before(house: House) -> None:
+    for digit in "123":
+        house.verified(other(digit))
+    for number in (1, 2, 3):
+        house.store.point("support", "live", expected=number - 1 or None, to=number, who="ann", why="")
+    house.store.point("support", "new", expected=None, to=3, who="ann", why="")
+    house.store.pin("support", "live", True, who="ann", why="")
+    before = house.revision()
+    gone = house.store.withdraw("support", 3, who="tripwire", why="NaN", reasons=[REASON])
+    assert (gone.state, gone.reasons, house.revision()) == (State.REJECTED, (REASON,), before + 1)
+    [live] = house.store.aliases()
+    assert (live.alias, live.number, live.previous, live.moved_by, live.why) == ("live", 2, None, "tripwire", "NaN")
+    assert live.pinned
+    story = [(row.action, row.subject, row.before, row.after) for row in house.store.audit(limit=3)]
+    assert sorted(story) == [
+        ("pointed", "support@live", "3", "2"),
+        ("rejected", "support:3", "verified", "rejected"),
+        ("taken_down", "support@new", "3", ""),
+    ]
+    house.store.withdraw("support", 2, who="tripwire", why="NaN", reasons=[REASON])
+    assert house.store.alias("support", "live").number == 1
+    house.store.withdraw("support", 1, who="tripwire", why="NaN", reasons=[REASON])
+    assert house.store.aliases() == ()
+
+
+def test_an_alias_never_falls_back_to_what_does_not_serve(house: House) -> None:
+    for digit in "12":
+        house.verified(other(digit))
+    house.store.point("support", "live", expected=None, to=1, who="ann", why="")
+    house.store.point("support", "live", expected=1, to=2, who="ann", why="")
+    house.store.move("support", 1, State.VERIFIED, State.RETIRED, who="ann", why="")
+    house.store.withdraw("support", 2, who="tripwire", why="", reasons=[REASON])
+    assert house.store.aliases() == ()
+
+
+def test_withdrawing_twice_changes_nothing_and_what_ended_otherwise_stays(house: House) -> None:
+    first = house.verified()
+    rejected = house.store.withdraw("support", 1, who="tripwire", why="", reasons=[REASON])
+    before = house.revision()
+    assert house.store.withdraw("support", 1, who="ann", why="", reasons=[]) == rejected
+    assert house.revision() == before
+    assert rejected == replace(first, state=State.REJECTED, reasons=(REASON,))
+    house.verified(other("c"))
+    house.store.move("support", 2, State.VERIFIED, State.RETIRED, who="bob", why="")
+    with pytest.raises(IllegalMove, match="support:2 is retired: bob made it so"):
+        house.store.withdraw("support", 2, who="tripwire", why="", reasons=[])
+
+
+def test_what_was_never_verified_can_be_withdrawn_as_well(house: House) -> None:
+    house.store.insert(DRAFT)
+    assert house.store.withdraw("support", 1, who="tripwire", why="", reasons=[REASON]).reasons == (REASON,)
+
+
+def test_pins_are_put_and_taken_once(house: House) -> None:
+    house.verified()
+    house.store.point("support", "live", expected=None, to=1, who="ann", why="")
+    assert not house.store.alias("support", "live").pinned
+    pinned = house.store.pin("support", "live", True, who="bob", why="guard")
+    assert pinned.pinned
+    assert (pinned.moved_by, pinned.number) == ("ann", 1)
+    assert house.store.alias("support", "live") == pinned == house.store.aliases()[0]
+    before = house.revision()
+    assert house.store.pin("support", "live", True, who="ann", why="") == pinned
+    assert house.revision() == before
+    assert not house.store.pin("support", "live", False, who="bob", why="").pinned
+    story = [(row.who, row.action, row.before, row.after, row.why) for row in house.store.audit(limit=2)]
+    assert story == [("bob", "unpinned", "pinned", "", ""), ("bob", "pinned", "", "pinned", "guard")]
+    with pytest.raises(NotFound):
+        house.store.pin("support", "canary", True, who="bob", why="")
+
+
+def test_evidence_is_kept_in_order_and_moves_no_revision(house: House) -> None:
+    house.store.insert(DRAFT)
+    before = house.revision()
+    probe = replace(EVIDENCE, kind="probe", subject="", passed=True, body={"effect": 2.5})
+    for found in (EVIDENCE, probe, replace(EVIDENCE, subject="engine-1")):
+        house.store.attest(found)
+    assert house.revision() == before
+    assert house.store.evidence("support", 1) == (EVIDENCE, probe, replace(EVIDENCE, subject="engine-1"))
+    assert house.store.evidence("support", 1, "probe") == (probe,)
+    assert house.store.evidence("support", 2) == house.store.evidence("sales", 1) == ()
+    with pytest.raises(NotFound, match="support:2"):
+        house.store.attest(replace(EVIDENCE, number=2))
+
+
+def test_evidence_comes_back_as_json_and_says_what_is_no_number(house: House) -> None:
+    house.store.insert(DRAFT)
+    house.store.attest(replace(EVIDENCE, body={"a": float("nan"), "b": (1, 2.5), "c": {"d": float("-inf")}, "e": None}))
+    assert house.store.evidence("support", 1)[0].body == {"a": "nan", "b": [1, 2.5], "c": {"d": "-inf"}, "e": None}
+
+
+def test_of_much_evidence_the_newest_of_each_kind_and_replica_is_kept(house: House) -> None:
+    house.store.insert(DRAFT)
+    house.store.attest(replace(EVIDENCE, kind="static"))
+    for load in range(KEPT_MAX + 3):
+        house.store.attest(replace(EVIDENCE, kind="load", body={"load": load}))
+    assert [found.body["load"] for found in house.store.evidence("support", 1, "load")] == list(range(3, KEPT_MAX + 3))
+    assert len(house.store.evidence("support", 1)) == KEPT_MAX + 1
+
+
+def test_an_override_is_kept_with_the_move_it_allowed_and_not_without_it(house: House) -> None:
+    house.verified()
+    override = replace(EVIDENCE, kind="override", passed=True, body={"why": "the pager is ringing"})
+    with pytest.raises(Conflict):
+        house.store.point("support", "live", expected=3, to=1, who="ann", why="", override=override)
+    assert house.store.evidence("support", 1) == ()
+    house.store.point("support", "live", expected=None, to=1, who="ann", why="go", override=override)
+    assert house.store.evidence("support", 1) == (override,)
+    story = [(row.action, row.subject, row.after, row.why) for row in house.store.audit(limit=2)]
+    assert story == [
+        ("pointed", "support@live", "1", "go"),
+        ("overrode", "support:1", "support@live", override.body["why"]),
+    ]
+
+
+def test_of_a_withdrawal_and_a_promotion_at_once_neither_leaves_an_alias_on_it(house: House) -> None:
+    house.verified(other("f"))
+    house.store.point("support", "live", expected=None, to=1, who="ann", why="")
+    for digit in "1234":
+        version = house.verified(other(digit))
+        start = threading.Barrier(2)
+
+        def promote(number: int = version.number, start: threading.Barrier = start) -> None:
+            start.wait()
+            house.store.point("support", "live", expected=1, to=number, who="ann", why="")
+
+        def withdraw(number: int = version.number, start: threading.Barrier = start) -> None:
+            start.wait()
+            house.store.withdraw("support", number, who="tripwire", why="", reasons=[REASON])
+
+        together([promote, withdraw])
+        assert house.store.alias("support", "live").number == 1
+        assert house.store.get("support", version.number).state is State.REJECTED
+
+
+def test_racing_admissions_are_one(house: House) -> None:
+    house.store.insert(DRAFT)
+    house.store.move("support", 1, State.UPLOADED, State.CHECKED, who="ann", why="")
+    start = threading.Barrier(6)
+
+    def admit() -> None:
+        start.wait()
+        house.store.admit("support", 1, who="fleet", why="")
+
+    together([admit] * 6)
+    assert [row.action for row in house.store.audit()] == ["pointed", "verified", "probed", "checked", "registered"]
+    assert house.store.alias("support", "live").revision == 1
+
+
+def test_racing_admissions_of_a_name_leave_one_live_and_the_newest_candidate(house: House) -> None:
+    for digit in "123456":
+        number = house.store.insert(other(digit)).number
+        house.store.move("support", number, State.UPLOADED, State.CHECKED, who="ann", why="")
+    start = threading.Barrier(6)
+
+    def admit(number: int) -> None:
+        start.wait()
+        house.store.admit("support", number, who="fleet", why="")
+
+    together([partial(admit, number) for number in range(1, 7)])
+    candidate, live = house.store.aliases()
+    assert (candidate.alias, live.alias, live.revision) == ("candidate", "live", 1)
+    assert candidate.number == max({1, 2, 3, 4, 5, 6} - {live.number})
+
+
+def test_of_an_admission_and_a_retirement_at_once_the_state_and_the_alias_agree(house: House) -> None:
+    for digit in "1234":
+        number = house.store.insert(other(digit, f"s{digit}")).number
+        house.store.move(f"s{digit}", number, State.UPLOADED, State.CHECKED, who="ann", why="")
+        start = threading.Barrier(2)
+
+        def admit(name: str = f"s{digit}", start: threading.Barrier = start) -> None:
+            start.wait()
+            house.store.admit(name, 1, who="fleet", why="")
+
+        def retire(name: str = f"s{digit}", start: threading.Barrier = start) -> None:
+            start.wait()
+            house.store.move(name, 1, State.CHECKED, State.RETIRED, who="ann", why="")
+
+        together([admit, retire])
+        state = house.store.get(f"s{digit}", 1).state
+        assert bool(house.store.aliases(f"s{digit}")) is (state is State.VERIFIED)
+        assert state in (State.VERIFIED, State.RETIRED)
+
+
+EARLIER = (
+    """CREATE TABLE adapter_versions (id VARCHAR(32) NOT NULL PRIMARY KEY, name VARCHAR(63) NOT NULL,
+    number INTEGER NOT NULL, digest VARCHAR(71) NOT NULL, state VARCHAR(16) NOT NULL,
+    created_at DOUBLE PRECISION NOT NULL, created_by TEXT NOT NULL, base_digest VARCHAR(71) NOT NULL,
+    rank INTEGER NOT NULL, alpha DOUBLE PRECISION NOT NULL, bytes BIGINT NOT NULL, coverage TEXT NOT NULL,
+    reasons TEXT NOT NULL, note TEXT NOT NULL, UNIQUE (name, number))""",
+    """CREATE TABLE adapter_aliases (name VARCHAR(63) NOT NULL, alias VARCHAR(63) NOT NULL, number INTEGER NOT NULL,
+    previous INTEGER, revision INTEGER NOT NULL, on_unavailable VARCHAR(16) NOT NULL, moved_by TEXT NOT NULL,
+    moved_at DOUBLE PRECISION NOT NULL, why TEXT NOT NULL, PRIMARY KEY (name, alias),
+    FOREIGN KEY(name, number) REFERENCES adapter_versions (name, number))""",
+    """CREATE TABLE adapter_audit (id INTEGER {identity} PRIMARY KEY, name VARCHAR(63) NOT NULL,
+    at DOUBLE PRECISION NOT NULL, who TEXT NOT NULL, action VARCHAR(16) NOT NULL, subject VARCHAR(140) NOT NULL,
+    "before" TEXT NOT NULL, "after" TEXT NOT NULL, why TEXT NOT NULL)""",
+    """INSERT INTO adapter_versions VALUES ('a', 'support', 1, 'sha256:1', 'verified', 100, 'ann', 'sha256:b', 8, 16,
+    5000, '28 of 28', '[]', 'first')""",
+    """INSERT INTO adapter_versions VALUES ('b', 'support', 2, 'sha256:2', 'rejected', 200, 'ann', 'sha256:b', 8, 16,
+    5000, '28 of 28', '[{{"code": "c", "field": "f", "found": "x", "allowed": "y", "advice": "z"}}]', '')""",
+    "INSERT INTO adapter_aliases VALUES ('support', 'live', 1, NULL, 1, 'fail', 'ann', 100, 'go')",
+    """INSERT INTO adapter_audit (name, at, who, action, subject, "before", "after", why)
+    VALUES ('support', 300, 'fleet', 'rejected', 'support:2', 'checked', 'rejected', '')""",
+)
+
+
+@pytest.mark.parametrize("where", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def test_an_installation_of_the_earlier_version_opens(
+    where: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/c.db" if where == "sqlite" else request.getfixturevalue("empty_postgres_url")
+    identity = "" if where == "sqlite" else "GENERATED BY DEFAULT AS IDENTITY"
+    engine = connect(url)
+
+    def earlier(connection: sa.Connection) -> None:
+        for statement in EARLIER:
+            connection.exec_driver_sql(statement.format(identity=identity))
+
+    assert migrate(engine, "adapters", (earlier,)) == 1
+    for _ in range(2):  # the second process finds it done
+        store = sql.SqlStore(engine, clock=lambda: NOW)
+    first, second = store.list()
+    assert (first.state, first.origin, first.labels, first.carried, first.moved_at) == (
+        State.VERIFIED,
+        "upload",
+        (),
+        Carried(),
+        100,
+    )
+    assert (second.state, second.moved_at, second.reasons[0].code) == (State.REJECTED, 300, "c")
+    assert [(a.alias, a.number, a.pinned) for a in store.aliases()] == [("live", 1, False)]
+    assert store.evidence("support", 1) == ()
+    version = store.insert(other("c"))
+    store.move("support", version.number, State.UPLOADED, State.CHECKED, who="ann", why="", evidence=[EVIDENCE])
+    store.admit("support", version.number, who="fleet", why="")
+    assert store.alias("support", "candidate").number == 3
+    assert store.pin("support", "live", True, who="ann", why="").pinned
+    engine.dispose()
 
 
 def test_a_database_that_cannot_be_read_is_said_to_be_away(tmp_path: Path) -> None:

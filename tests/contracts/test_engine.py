@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.engines.errors import AdapterMissing, EngineRefused
+from gateway.engines.errors import AdapterMissing, EnginePoisoned, EngineRefused
 from gateway.engines.scripted import Options, running
 from gateway.engines.vllm import Vllm
 from tests.engines import MAX_MODEL_LEN, MODEL, tiny_adapter
@@ -337,3 +337,37 @@ async def test_many_answers_at_once_keep_to_their_own_names(engine: Vllm, tmp_pa
         assert (status, document["model"], document["id"]) == (200, name, f"cmpl-r{at}")
 
     await asyncio.gather(*(one(at) for at in range(24)))
+
+
+async def test_a_request_whose_logits_are_nan_ends_with_an_error_that_names_it(
+    engine: Vllm, real_url: str, tmp_path: Path
+) -> None:
+    """Our plugin's doing. On the CPU, where this runs, it leaves nothing behind that could reach other tests."""
+    name = "nan@00000000000000ff"
+    await engine.load(name, str(tiny_adapter(tmp_path / "a", scale=float("nan"))))
+    if not real_url:
+        await post(engine, "/script", {"nan": [name]})
+    before = (await engine.gauges()).corrupted
+    status, body = await ask(engine, CHAT, chat(model=name))
+    assert status == 500
+    found = [engine.refusal(status, body, CHAT)]
+    status, body = await ask(engine, CHAT, chat(model=name, stream=True))
+    assert status == 200
+    (error,) = documents(body)
+    found.append(engine.refusal(500, orjson.dumps(error), CHAT))
+    status, body = await ask(engine, RESPONSES, {"model": name, "input": "Hello you", "stream": True})
+    *_, last = body.removesuffix(b"\n\n").split(b"\n\n")
+    found.append(engine.refusal(500, last.removeprefix(b"event: error\ndata: "), RESPONSES))
+    started_at = (await engine.gauges()).started_at
+    for each in found:
+        assert isinstance(each, EnginePoisoned)
+        assert (each.code, each.first, each.retryable) == ("engine_poisoned", (name,), False)
+        assert started_at < each.first_at <= each.at
+    assert not (await engine.probe(name, "Hello there!")).finite
+    assert (await engine.gauges()).corrupted == before + 4
+    assert (await ask(engine, CHAT, chat()))[0] == 200
+
+
+async def post(engine: Vllm, path: str, body: dict[str, Any]) -> None:
+    status, answer = await ask(engine, path, body)
+    assert status == 200, answer

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.routing.sql import SqlFleetStore
-from gateway.routing.store import Beat, FleetStore, MemoryFleetStore
+from gateway.routing.store import Beat, FleetStore, MemoryFleetStore, Poison
 from monitoring.database import connect, reading, revision
 
 
@@ -65,3 +65,44 @@ def test_a_beat_replaces_the_one_before_and_old_ones_are_left_out(kept: Kept) ->
         ("g-1", 2, {"y@2": 1}),
     ]
     assert [b.gateway for b in kept.store.beats(since=11.5)] == ["g-0"]
+
+
+def test_a_replica_that_is_out_stays_out_for_its_first_reason_until_it_is_brought_back(kept: Kept) -> None:
+    before = kept.revision()
+    kept.store.take_out("a", why="nan: x@1", at=10.0, started_at=3.0)
+    assert kept.revision() > before
+    kept.store.take_out("a", why="differs: y@2", at=11.0, started_at=3.0)
+    kept.store.take_out("b", why="full", at=12.0)
+    assert {name: (out.why, out.at, out.started_at) for name, out in kept.store.out().items()} == {
+        "a": ("nan: x@1", 10.0, 3.0),
+        "b": ("full", 12.0, 0.0),
+    }
+    before = kept.revision()
+    kept.store.bring_back("a")
+    assert kept.revision() > before
+    assert kept.store.out().keys() == {"b"}
+    before = kept.revision()
+    kept.store.bring_back("a")
+    assert kept.revision() == before
+
+
+def test_another_engine_that_is_taken_out_replaces_the_one_before(kept: Kept) -> None:
+    kept.store.take_out("a", why="nan: x@1", at=10.0, started_at=3.0)
+    kept.store.take_out("a", why="differs: the base", at=20.0, started_at=15.0)
+    assert (kept.store.out()["a"].why, kept.store.out()["a"].started_at) == ("differs: the base", 15.0)
+
+
+def test_poison_is_reported_once_and_read_in_its_order(kept: Kept) -> None:
+    before = kept.revision()
+    late = Poison(replica="a", engine_name="y@2", at=12.0, gateway="g-1")
+    early = Poison(replica="a", engine_name="x@1", at=10.5, gateway="g-0")
+    for poison in (late, early, late):
+        kept.store.poison(poison)
+    assert list(kept.store.poisons(since=0)) == [early, late]
+    assert list(kept.store.poisons(since=11)) == [late]
+    assert kept.revision() == before
+
+
+def test_a_beat_says_what_each_replica_has(kept: Kept) -> None:
+    kept.store.beat(Beat(gateway="g", at=1.0, revision=1, inflight={"x@1": 1}, by_replica={"a": 3}))
+    assert dict(kept.store.beats(since=0)[0].by_replica) == {"a": 3}

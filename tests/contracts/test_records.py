@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from monitoring.database import connect
 from monitoring.records import retention
 from monitoring.records.errors import BadRecord, NotFound, StoreAway
 from monitoring.records.events import Inference, decode, encode, from_parts
 from monitoring.records.sql import SqlRecords
 from monitoring.records.store import MemoryRecords, Records
+from monitoring.records.taints import Taint
 
 NOVEMBER = datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
@@ -193,6 +196,58 @@ def test_a_late_record_of_a_dropped_month_is_stored_all_the_same(records: Record
     records.ingest("w.spool", 20, [record(NOVEMBER, 2)])
     assert records.count() == 1
     assert records.offset("w.spool") == 20
+
+
+def test_what_a_poisoned_replica_worked_on_is_marked_whether_it_was_stored_before_or_comes_later(
+    records: Records,
+) -> None:
+    def at(offset: float, noise: int, **values: Any) -> Inference:
+        return record(NOVEMBER + offset, noise, replica="one", total_ms=1000.0, **values)
+
+    before, across, within, after = at(-5.0, 1), at(-0.5, 2), at(3.0, 3), at(10.0, 4)
+    beside, nowhere = replace(at(3.0, 5), replica="two"), replace(at(3.0, 6), replica="")
+    records.ingest("w.spool", 10, [before, across])
+    assert records.taints() == []
+    records.taint("one", NOVEMBER, NOVEMBER + 10.0, "poisoned by bad@1")
+    records.taint("one", NOVEMBER, NOVEMBER + 10.0, "poisoned by bad@1")
+    records.ingest("w.spool", 20, [within, after, beside, nowhere])
+    marked = {each.id: each.tainted for each in records.query() if each.tainted}
+    assert marked == {across.id: "poisoned by bad@1", within.id: "poisoned by bad@1"}
+    assert records.get(within.id) == replace(within, tainted="poisoned by bad@1")
+    assert records.by_completion("chatcmpl-2", "acme").tainted == "poisoned by bad@1"
+    assert records.get(after.id).tainted == ""
+    assert records.taints() == [Taint(replica="one", since=NOVEMBER, until=NOVEMBER + 10.0, why="poisoned by bad@1")]
+
+
+def test_marks_cross_months_and_go_with_the_month_that_they_end_in(records: Records) -> None:
+    made = [record(DECEMBER - 1.0, 1, replica="one"), record(DECEMBER + 1.0, 2, replica="one")]
+    records.ingest("w.spool", 10, made)
+    records.taint("one", DECEMBER - 2.0, DECEMBER + 2.0, "across")
+    records.taint("one", DECEMBER - 9.0, DECEMBER - 8.0, "old")
+    assert [each.tainted for each in records.query()] == ["across", "across"]
+    assert records.drop_before(DECEMBER) == ["2026-11"]
+    assert [each.why for each in records.taints()] == ["across"]
+    assert [each.tainted for each in records.query()] == ["across"]
+
+
+@pytest.mark.parametrize("store", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def test_a_store_from_before_there_were_marks_takes_them(
+    store: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    where = tmp_path / "records" if store == "sqlite" else request.getfixturevalue("empty_postgres_url")
+    old = SqlRecords(where, clock=lambda: NOVEMBER)
+    old.ingest("w.spool", 10, [record(NOVEMBER, 1, replica="one")])
+    if store == "postgresql":
+        engine = connect(str(where))
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE taints")
+            connection.exec_driver_sql("DELETE FROM graftline_migrations WHERE room = 'taints'")
+        engine.dispose()
+    old.close()
+    new = SqlRecords(where, clock=lambda: NOVEMBER)
+    new.taint("one", NOVEMBER - 1.0, NOVEMBER + 1.0, "why")
+    assert [each.tainted for each in new.query()] == ["why"]
+    new.close()
 
 
 def test_records_are_kept_for_at_least_a_day(records: Records) -> None:

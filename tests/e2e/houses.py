@@ -81,7 +81,8 @@ class House:
     def register(self, name: str, folder: Path, *, seed: int = 0) -> dict[str, Any]:
         """A small adapter, registered by its folder and verified by the engine."""
         with self.client() as client:
-            source = {"name": name, "source": str(tiny_adapter(folder, seed=seed)), "wait_s": 20}
+            folder = tiny_adapter(folder, seed=seed)
+            source = {"name": name, "source": str(folder), "unprobed": True, "wait_s": 20}
             made = client.post("/v1/adapters", json=source)
         assert made.status_code == 201, made.text
         found: dict[str, Any] = made.json()
@@ -139,8 +140,10 @@ def worker(running: Stack) -> None:
     eventually(lambda: "the worker is ready" in running.log("worker"), timeout_s=30)
 
 
-def open_house(running: Stack, *, engines: int, **env: str) -> House:
-    urls = tuple(scripted(running, f"engine-{i}", port=free_port(), model=BASE) for i in range(engines))
+def open_house(running: Stack, *, engines: int, slots: int = 0, **env: str) -> House:
+    urls = tuple(
+        scripted(running, f"engine-{i}", port=free_port(), model=BASE, max_loras=str(slots)) for i in range(engines)
+    )
     running.env["GRAFTLINE_ENGINE_URLS"] = ",".join(urls)
     key = make_key(running)
     url = gateway(running, port=free_port(), env=env)

@@ -212,7 +212,9 @@ async def test_a_child_can_be_recycled_without_a_pause(tmp_path: Path) -> None:
         await supervisor.restart("engine")
         assert not alive(before)
         await until(lambda: all_ready(supervisor))
-        assert on_disk(tmp_path)["engine"]["pid"] != before
+        after = on_disk(tmp_path)["engine"]
+        assert (after["pid"] != before, after["recycles"], after["restarts"]) == (True, 1, 0)
+        assert supervisor.spawned_at("engine")
     assert State.BACKOFF not in [status.state for status in told]
 
 

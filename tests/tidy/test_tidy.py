@@ -31,8 +31,12 @@ ENVIRON = {
     "gateway/settings.py",
     "gateway/cli.py",
     "gateway/verbs/adapters.py",
+    "gateway/verbs/adapters_arrive.py",
+    "gateway/verbs/adapters_moves.py",
+    "gateway/verbs/convert.py",
     "gateway/verbs/keys.py",
     "gateway/verbs/doctor.py",
+    "gateway/verbs/gc.py",
     "gateway/engines/conformance/__main__.py",
 }
 TASKS = {

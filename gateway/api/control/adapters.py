@@ -1,81 +1,73 @@
-"""`/v1/adapters`: registered, listed, promoted, rolled back, retired."""
+"""`/v1/adapters`: registered, listed, compared, taken out; what moves is in `adapters_moves`."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
-from starlette.responses import JSONResponse
+from starlette.datastructures import FormData, UploadFile
+from starlette.responses import JSONResponse, StreamingResponse
 
-from adapters.artifacts.archive import unpacked
+from adapters.artifacts.pack import gzipped, tar
+from adapters.diff import difference
+from adapters.export import parcel
+from adapters.intake import Checked
 from adapters.lifecycle import State
-from adapters.store import Alias, Version
+from adapters.store import Version
 from gateway.access.keys import Key
+from gateway.api.control import adapters_moves
+from gateway.api.control.adapters_documents import document, looked, pointer, shown
 from gateway.api.control.caller import Engineer, InPlane, Plane, Reader
+from gateway.arrival import Wish, arrive, arrive_packed, carried_from, look, look_packed, rules
 from gateway.control import VISIBLE_S, actor, settled
 from gateway.errors import BadField, BadJson
 
 router = APIRouter(prefix="/v1/adapters")
 WAIT_S_MAX = 300.0
 LOOK_S = 0.05
+_FORM_FIELDS_MAX = 16
 
 
-class Promotion(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class Registration(BaseModel):
+    """What a caller says of an adapter; `source` where it is not sent along."""
 
-    number: int
-    alias: str = "live"
-    expected: int | Literal["anywhere"] | None = "anywhere"
-    why: str = ""
-    on_unavailable: Literal["fail", "previous", "base"] | None = None
-
-
-class Reason(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    why: str = ""
-
-
-class Source(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid")
 
     name: str
-    source: str
-    note: str = ""
-    wait_s: float = Field(30.0, ge=0, le=300)
+    source: str = Field("", description="A folder, s3://…, https://… or hub:ORG/NAME@REVISION.")
+    note: str = Field("", max_length=2000)
+    wait_s: float = Field(30.0, ge=0, le=WAIT_S_MAX)
+    check: bool = Field(False, description="Only say what registration would make of it; nothing is stored.")
+    carried: dict[str, Any] | None = Field(None, description="system, sampling and stop, in place of graftline.json.")
+    force_noop: bool = Field(False, description="Take an adapter that changes nothing.")
+    unprobed: bool = Field(False, description="Take an adapter that nothing here can probe off the shared engine.")
 
 
 @router.post("")
 async def register(request: Request, plane: InPlane, key: Engineer) -> JSONResponse:
-    """Register an adapter from a multipart archive (`file`, `name`) or from a folder on the server (`source`).
+    """Register an adapter from a multipart archive (`file`, `name`) or from a `source`.
 
-    201 with the version once it is verified; 202 when no engine has proved it within `wait_s`.
+    201 with the version once it is verified; 202 when no engine has proved it within `wait_s`; 200 with a report for
+    `check`.
     """
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
-        async with request.form(max_files=1, max_fields=8) as form:
-            upload, name = form.get("file"), form.get("name")
-            if not isinstance(upload, UploadFile) or not isinstance(name, str):
-                raise BadField("Send the archive as the part `file` and the adapter's name as the part `name`.")
-            note, wait_s = str(form.get("note") or ""), str(form.get("wait_s") or "30")
-            if not wait_s.replace(".", "", 1).isdecimal():
-                raise BadField("'wait_s' must be a number of seconds.", param="wait_s")
-            version = await run_in_threadpool(_from_archive, plane, key, upload, name, note)
-            wait = float(wait_s)
+        async with request.form(max_files=1, max_fields=_FORM_FIELDS_MAX) as form:
+            upload, asked = _form(form)
+            found = await run_in_threadpool(_from_archive, plane, key, upload, asked)
     else:
-        try:
-            source = Source.model_validate_json(await request.body())
-        except ValueError as error:
-            raise BadJson(f"Send a multipart archive, or JSON with `name` and `source`: {error}") from None
-        version, wait = await run_in_threadpool(_from_folder, plane, key, source), source.wait_s
-    version = await _settled(plane, version, min(wait, WAIT_S_MAX))
+        asked = _json(await request.body())
+        found = await run_in_threadpool(_from_source, plane, key, asked)
+    if isinstance(found, Checked):
+        return JSONResponse(looked(asked.name, found))
+    version = await _settled(plane, found, asked.wait_s)
     return JSONResponse(document(version), 201 if version.state is State.VERIFIED else 202)
 
 
@@ -97,57 +89,90 @@ def audit(name: str, plane: InPlane, key: Reader, limit: int = 100) -> dict[str,
     return {"object": "list", "data": [asdict(row) for row in rows], "has_more": False}
 
 
+@router.get("/{name}/diff")
+def diff(
+    name: str, plane: InPlane, key: Reader, before: int = Query(alias="from"), after: int = Query(alias="to")
+) -> dict[str, Any]:
+    """What changed from one version to another: config, what is carried, and every module's update."""
+    registry = plane.control.registry
+    found = difference(registry.verify(name, before), registry.verify(name, after))
+    return {"object": "adapter.diff", "from": f"{name}:{before}", "to": f"{name}:{after}", **found.document()}
+
+
+@router.get("/{name}/{number}/download")
+def download(name: str, number: int, plane: InPlane, key: Engineer) -> StreamingResponse:
+    """The version as a plain PEFT folder with card and lineage, in a tar.gz."""
+    packed = parcel(plane.control.registry, plane.control.adapters, name, number)
+    named = f'attachment; filename="{name}-{number}.tar.gz"'
+    return StreamingResponse(
+        gzipped(tar(packed)), media_type="application/gzip", headers={"content-disposition": named}
+    )
+
+
 @router.get("/{name}/{number}")
 def show(name: str, number: int, plane: InPlane, key: Reader) -> dict[str, Any]:
-    return document(plane.control.adapters.get(name, number))
+    """The version, with what was seen of it."""
+    version = plane.control.adapters.get(name, number)
+    evidence = plane.control.registry.evidence(name, number)
+    return {**document(version), "evidence": [shown(seen) for seen in evidence]}
 
 
-@router.post("/{name}/promote")
-def promote(name: str, body: Promotion, plane: InPlane, key: Engineer) -> dict[str, Any]:
-    """Point an alias at a verified version; `expected` is the number it must point at now (null: at none)."""
-    alias = plane.control.registry.promote(
-        name,
-        body.number,
-        alias=body.alias,
-        expected=body.expected,
+router.include_router(adapters_moves.router)
+
+
+def _json(raw: bytes) -> Registration:
+    try:
+        asked = Registration.model_validate_json(raw, strict=True)
+    except ValueError as error:
+        raise BadJson(f"Send a multipart archive, or JSON with `name` and `source`: {error}") from None
+    if not asked.source:
+        raise BadField("Say with `source` where the adapter is, or send it as a multipart archive.", param="source")
+    return asked
+
+
+def _form(form: FormData) -> tuple[UploadFile, Registration]:
+    upload, name = form.get("file"), form.get("name")
+    if not isinstance(upload, UploadFile) or not isinstance(name, str):
+        raise BadField("Send the archive as the part `file` and the adapter's name as the part `name`.")
+    fields: dict[str, Any] = {key: value for key, value in form.items() if key != "file" and value != ""}
+    if "source" in fields:
+        raise BadField("Send an archive or name a `source`, not both.", param="source")
+    try:
+        if "carried" in fields:
+            fields["carried"] = json.loads(fields["carried"])
+        return upload, Registration.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        param = ".".join(map(str, first["loc"]))
+        raise BadField(f"The part {param!r} cannot be used: {first['msg']}.", param=param) from None
+    except (ValueError, TypeError, RecursionError):
+        raise BadField("The part 'carried' must be a JSON object.", param="carried") from None
+
+
+def _wish(key: Key, asked: Registration) -> Wish:
+    return Wish(
+        name=asked.name,
         who=actor(key),
-        why=body.why,
-        on_unavailable=body.on_unavailable,
+        note=asked.note,
+        carried=carried_from(asked.carried),
+        force_noop=asked.force_noop,
+        unprobed=asked.unprobed,
     )
-    return pointer(alias)
 
 
-@router.post("/{name}/rollback")
-def rollback(name: str, body: Reason, plane: InPlane, key: Engineer) -> dict[str, Any]:
-    """Point `live` back at the version before."""
-    return pointer(plane.control.registry.rollback(name, who=actor(key), why=body.why))
-
-
-@router.delete("/{name}/{number}")
-def retire(name: str, number: int, plane: InPlane, key: Engineer, why: str = "") -> dict[str, Any]:
-    return document(plane.control.registry.retire(name, number, who=actor(key), why=why))
-
-
-def _from_archive(plane: Plane, key: Key, upload: UploadFile, name: str, note: str) -> Version:
+def _from_archive(plane: Plane, key: Key, upload: UploadFile, asked: Registration) -> Version | Checked:
+    wish = _wish(key, asked)
     with tempfile.TemporaryDirectory(prefix="graftline-upload-") as folder:
         archive = Path(folder) / "archive"
         with archive.open("wb") as file:
             shutil.copyfileobj(upload.file, file, 1 << 20)
-        with unpacked(archive, plane.control.limits) as adapter:
-            return plane.control.registry.register(adapter, name=name, who=actor(key), note=note)
+        return (look_packed if asked.check else arrive_packed)(plane.control, archive, wish)
 
 
-def _from_folder(plane: Plane, key: Key, source: Source) -> Version:
-    """Folders only below those that the operator allowed: a caller must not make the server read any path."""
-    folder = Path(source.source.removeprefix("file://"))
-    allowed = [root.absolute() for root in plane.settings.source_folders]
-    if not folder.is_absolute() or not any(folder.resolve().is_relative_to(root.resolve()) for root in allowed):
-        raise BadField(
-            f"The source {source.source[:200]!r} is not below a folder on this gateway's list (`source_folders`). "
-            "Upload an archive, or register on the server with `graftline adapters register`.",
-            param="source",
-        )
-    return plane.control.registry.register(folder, name=source.name, who=actor(key), note=source.note)
+def _from_source(plane: Plane, key: Key, asked: Registration) -> Version | Checked:
+    """Only sources that the operator allowed: a caller must not make the server read any path or reach any host."""
+    allowed = rules(plane.settings, plane.control.limits, anywhere=False)
+    return (look if asked.check else arrive)(plane.control, asked.source, allowed, _wish(key, asked))
 
 
 async def _settled(plane: Plane, version: Version, wait_s: float) -> Version:
@@ -160,29 +185,3 @@ async def _settled(plane: Plane, version: Version, wait_s: float) -> Version:
         await asyncio.sleep(LOOK_S)
     await asyncio.sleep(VISIBLE_S)
     return done
-
-
-def document(version: Version) -> dict[str, Any]:
-    """A version as JSON."""
-    return {
-        "id": f"{version.name}:{version.number}",
-        "object": "adapter.version",
-        "name": version.name,
-        "number": version.number,
-        "digest": version.digest,
-        "state": version.state,
-        "created_at": version.created_at,
-        "created_by": version.created_by,
-        "base_digest": version.base_digest,
-        "rank": version.rank,
-        "alpha": version.alpha,
-        "bytes": version.bytes,
-        "coverage": version.coverage,
-        "note": version.note,
-        "reasons": [reason.document() for reason in version.reasons],
-    }
-
-
-def pointer(alias: Alias) -> dict[str, Any]:
-    """An alias as JSON."""
-    return {"object": "adapter.alias", "id": f"{alias.name}@{alias.alias}", **asdict(alias)}

@@ -183,6 +183,8 @@ class Responder:
             return found if draft.left is None else found + _rate_limits(draft.left)
         found.append((b"x-graftline-adapter", opening.target.label.encode()))
         found.append((b"x-graftline-replica", opening.replica.encode()))
+        if draft.queued_s:
+            found.append((b"x-graftline-queued-ms", b"%d" % (draft.queued_s * 1e3)))
         if opening.fallback:
             found.append((b"x-graftline-fallback", opening.fallback.encode()))
         if opening.remaining is not None:

@@ -1,13 +1,17 @@
-"""What the engine does with adapters that should never have reached it. Last, for NaN stays in its cache."""
+"""What the engine does with adapters that should never have reached it. Last, for what may stay in its cache."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.engines.conformance import broken
-from gateway.engines.conformance.bench import Bench, Check, Found, error_of, told
+from gateway.engines.conformance import broken, mixing
+from gateway.engines.conformance.bench import Bench, Check, Found, error_of
+from gateway.engines.errors import EnginePoisoned
 
+_NAN = "nan@00000000000000ff"
+#: Long enough that what it leaves behind reaches beyond the prompts that come after it.
+_LONG = "I would like to know a lot about this and that and everything else that you can think of, please tell me. " * 6
 _MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -27,18 +31,47 @@ def refused(name: str, words: str, make: Callable[[Path, Path], Path]) -> Check:
     return Check(behaviour=f"load: {name}", expected=f"500 with the reason ({words or 'any'}); goes on", run=run)
 
 
-async def nan_is_seen(bench: Bench) -> Found:
-    """The engine takes an all-NaN adapter; with logprobs its answer is refused, by which the probe knows it."""
+async def nan_ends_a_request(bench: Bench) -> Found:
+    """The engine takes an adapter of NaN; with our plugin each request to it ends at once, whole or streamed, with an
+    error that names it and by which the probe knows it."""
     folder = broken.change(bench.markers[0].folder, bench.folder / "nan", broken.filled(float("nan")))
-    loaded = await bench.load("nan@0", folder)
+    loaded = await bench.load(_NAN, folder)
     before = (await bench.vllm.gauges()).corrupted
-    asked = await bench.chat("nan@0", "Hello!", logprobs=True, cache_salt="nan")
-    probe = await bench.vllm.probe("nan@0", "Hello there!")
+    asked = await bench.chat(_NAN, "Hello!", cache_salt="nan")
+    whole = bench.vllm.refusal(asked.status_code, asked.content)
+    streamed = ""
+    async with bench.streaming(_NAN, "Hello!", cache_salt="nan") as events:
+        async for event in events:
+            streamed = event if event.startswith('{"error"') else streamed
+    inband = bench.vllm.refusal(500, streamed.encode())
+    probe = await bench.vllm.probe(_NAN, "Hello there!")
     corrupted = (await bench.vllm.gauges()).corrupted - before
-    await bench.unload("nan@0")
-    ok = loaded.status_code == 200 and asked.status_code == 400 and "Out of range float" in asked.text
-    text = f"load {loaded.status_code}, {told(asked)[:60]}, finite {probe.finite}, counted {corrupted}"
-    return Found(text=text, ok=ok and not probe.finite and corrupted > 0)
+    await bench.unload(_NAN)
+    named = [isinstance(error, EnginePoisoned) and _NAN in error.first for error in (whole, inband)]
+    ok = loaded.status_code == 200 and all(named) and not probe.finite and corrupted == 3
+    text = f"{asked.status_code} {whole.code}, in-band {inband.code}, finite {probe.finite}, counted {corrupted}"
+    return Found(text=text, ok=ok)
+
+
+async def neighbours_of_nan(bench: Bench) -> Found:
+    """After long prompts to an adapter of NaN, the base and a good adapter answer short ones. On the CPU nothing may
+    differ; elsewhere NaN may linger in the cache, but then it must be an error and never an answer."""
+    folder = broken.change(bench.markers[0].folder, bench.folder / "nan2", broken.filled(float("nan")))
+    asked = [(model, question) for question in mixing.QUESTIONS[:6] for model in (bench.base, bench.markers[0].name)]
+    before = [await bench.say(model, question) for model, question in asked]
+    await bench.load(_NAN, folder)
+    wrong = refused = 0
+    for turn in range(3):
+        await bench.chat(_NAN, _LONG, cache_salt=f"nan{turn}")
+        for (model, question), said in zip(asked, before, strict=True):
+            answer = await bench.chat(model, question, cache_salt=f"nan{turn}")
+            if answer.status_code != 200:
+                refused += isinstance(bench.vllm.refusal(answer.status_code, answer.content), EnginePoisoned)
+            else:
+                wrong += answer.json()["choices"][0]["message"]["content"] != said
+    await bench.unload(_NAN)
+    text = f"of {3 * len(asked)}: {wrong} differ, {refused} ended as NaN"
+    return Found(text=text, ok=wrong == 0 and (refused == 0 or bench.device != "cpu"))
 
 
 CHECKS = (
@@ -62,7 +95,12 @@ CHECKS = (
     ),
     Check(
         behaviour="an adapter of NaN",
-        expected="200; with logprobs 400; probe not finite; counted",
-        run=nan_is_seen,
+        expected="loads; each request ends with our error, which names it; counted",
+        run=nan_ends_a_request,
+    ),
+    Check(
+        behaviour="neighbours of an adapter of NaN",
+        expected="no answer differs; on the CPU none is ended either",
+        run=neighbours_of_nan,
     ),
 )

@@ -70,13 +70,15 @@ class Child:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """`since` is when the state began, in unix seconds; `exit_code` is the last one, 128 + n for a signal."""
+    """`since` is when the state began, in unix seconds; `exit_code` is the last one, 128 + n for a signal. A restart
+    that was asked for counts under `recycles`, not `restarts`."""
 
     name: str
     state: State
     since: float
     pid: int | None = None
     restarts: int = 0
+    recycles: int = 0
     exit_code: int | None = None
 
 

@@ -77,6 +77,10 @@ class Supervisor:
         """Drain one child and start it again without a pause. Returns once the old process has ended."""
         await next(kept for kept in self._kept if kept.child.name == name).recycle()
 
+    def spawned_at(self, name: str) -> float | None:
+        """When the child's present process was started, in unix seconds; None while there is none."""
+        return next(kept for kept in self._kept if kept.child.name == name).spawned_at
+
     def status(self) -> tuple[Status, ...]:
         return tuple(self._status.values())
 
@@ -87,12 +91,15 @@ class Supervisor:
             self._failure = self._failure or error
             self._stop.set()
 
-    def _note(self, name: str, state: State, pid: int | None, restarts: int, exit_code: int | None) -> None:
+    def _note(self, now: Status) -> None:
+        name, state, pid = now.name, now.state, now.pid
         before = self._status[name]
         since = before.since if before.state is state and before.pid == pid else time.time()
-        now = replace(before, state=state, pid=pid, restarts=restarts, exit_code=exit_code, since=since)
+        now = replace(now, since=since)
         self._status[name] = now
-        log.info("child.state", extra={"child": name, "state": str(state), "child_pid": pid, "exit_code": exit_code})
+        log.info(
+            "child.state", extra={"child": name, "state": str(state), "child_pid": pid, "exit_code": now.exit_code}
+        )
         if self._state_file is not None:
             _write_state(self._state_file, self.status())
         if self._changed is not None:
@@ -102,7 +109,7 @@ class Supervisor:
 class _Kept:
     """One child and the process that it is at the moment."""
 
-    def __init__(self, child: Child, note: Callable[[str, State, int | None, int, int | None], None]) -> None:
+    def __init__(self, child: Child, note: Callable[[Status], None]) -> None:
         self.child = child
         self._note = note
         self._ending = asyncio.Event()
@@ -113,6 +120,8 @@ class _Kept:
         self._restarts = 0
         self._exit_code: int | None = None
         self._recycling = False
+        self._recycles = 0
+        self.spawned_at: float | None = None
         self._ready_since: float | None = None
 
     async def keep(self) -> None:
@@ -126,7 +135,7 @@ class _Kept:
                 break
             if self._recycling:
                 self._recycling, failures = False, 0
-                self._restarts += 1
+                self._recycles += 1
                 continue
             if healthy and time.monotonic() - (self._ready_since or 0) >= self.child.backoff.healthy_s:
                 failures = 0
@@ -183,12 +192,13 @@ class _Kept:
         finally:
             self.kill()
             await self._reap()
-            self._process, self._pid = None, None
+            self._process, self._pid, self.spawned_at = None, None, None
             self._gone.set()
 
     async def _start(self) -> None:
         if self.child.prepare is not None:
             self.child.prepare()
+        self.spawned_at = time.time()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self._line = ours
@@ -245,7 +255,17 @@ class _Kept:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def _say(self, state: State) -> None:
-        self._note(self.child.name, state, self._pid, self._restarts, self._exit_code)
+        self._note(
+            Status(
+                name=self.child.name,
+                state=state,
+                since=time.time(),
+                pid=self._pid,
+                restarts=self._restarts,
+                recycles=self._recycles,
+                exit_code=self._exit_code,
+            )
+        )
 
     def _diagnosis(self, attempts: int) -> str:
         return (

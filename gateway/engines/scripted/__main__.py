@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--model", default="base", help="name of the base model")
     parser.add_argument("--max-model-len", type=int, default=1024, help="context length, tokens")
     parser.add_argument("--max-lora-rank", type=int, default=16, help="largest adapter rank")
+    parser.add_argument("--max-loras", type=int, default=0, help="adapters that run at once; 0 for no limit")
     parser.add_argument("--ttft", type=float, default=0.0, help="seconds to the first token")
     parser.add_argument("--pace", type=float, default=0.0, help="seconds between tokens")
     args = parser.parse_args()
@@ -31,6 +32,7 @@ def main() -> None:
         model=args.model,
         max_model_len=args.max_model_len,
         max_lora_rank=args.max_lora_rank,
+        max_loras=args.max_loras,
         ttft_s=args.ttft,
         pace_s=args.pace,
     )

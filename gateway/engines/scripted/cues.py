@@ -3,7 +3,7 @@
     [[say:TEXT]]     answer TEXT after the marker, a token a word     [[tokens:48]]  answer that many tokens
     [[ttft:0.2]]     seconds to the first token                       [[pace:0.01]]  seconds between tokens
     [[slow:0.5]]     seconds to the head of the answer                [[split]]      each event in two writes
-    [[merge:4]]      that many events in each write                   [[nan]]        logits that are not numbers
+    [[merge:4]]      that many events in each write                   [[nan:3]]      logits are NaN after 3 tokens
     [[error:3]]      fail in-band after 3 tokens; at 0: status 500    [[hang:3]]     go silent after 3 tokens
     [[cut:3]]        drop the connection after 3 tokens               [[die:3]]      die after 3 tokens
     [[garbage:3]]    stop speaking HTTP after 3 tokens
@@ -19,7 +19,7 @@ from typing import Literal
 
 _CUE = re.compile(r"\[\[(?P<name>[a-z]+)(?::(?P<value>[^\[\]]{0,4096}))?\]\]")
 
-Fault = Literal["", "error", "cut", "hang", "die", "garbage"]
+Fault = Literal["", "error", "cut", "hang", "die", "garbage", "nan"]
 
 
 class BadCue(ValueError):
@@ -28,7 +28,8 @@ class BadCue(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cues:
-    """One request's script. `fault` strikes after `fault_at` tokens; `tokens` 0 means the natural length."""
+    """One request's script. `fault` strikes after `fault_at` tokens, `nan` after `nan_at`; `tokens` 0 means the natural
+    length."""
 
     say: str = ""
     tokens: int = 0
@@ -38,6 +39,7 @@ class Cues:
     merge: int = 1
     split: bool = False
     nan: bool = False
+    nan_at: int = 0
     fault: Fault = ""
     fault_at: int = 0
 
@@ -75,7 +77,7 @@ def _apply(cues: Cues, name: str, value: str) -> Cues:
         case "split":
             return replace(cues, split=True)
         case "nan":
-            return replace(cues, nan=True)
+            return replace(cues, nan=True, nan_at=int(value or 0))
         case "error" | "cut" | "hang" | "die" | "garbage":
             return replace(cues, fault=name, fault_at=int(value or 0))
         case _:

@@ -6,29 +6,37 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from gateway.engines import nan
 from gateway.engines.scripted import cues, responses, rules, wording
 from gateway.engines.scripted.cues import Cues
 from gateway.engines.scripted.play import Player, compose
 from gateway.engines.scripted.rules import Refused
+from gateway.engines.scripted.slots import Slots
 from gateway.engines.scripted.values import Options, Reply, Request
 from gateway.engines.scripted.wording import Kind
 
 
 @dataclass(slots=True)
 class Script:
-    """What `POST /script` set. `next` lists cues for the requests to come, one each, before those of their prompts."""
+    """What `POST /script` set. `next` lists cues for the requests to come, one each, before those of their prompts.
+
+    `nan` names models whose every answer is NaN. `tripwire` is our plugin's part that ends such requests; without it
+    they are answered, and only counted.
+    """
 
     healthy: bool = True
     load_s: float = 0.0
     load_error: str = ""
     next: list[str] = field(default_factory=list)
     nan: frozenset[str] = frozenset()
+    tripwire: bool = True
 
 
 class Engine:
@@ -42,7 +50,9 @@ class Engine:
         #: The last inference body and its request id, for tests that look at what the engine was sent.
         self.last: dict[str, Any] = {}
         self._started_at = time.time()
-        self.player = Player(die)
+        self.player = Player(die, self._poisoned)
+        self.slots = Slots(options.max_loras)
+        self._first: tuple[float, str] | None = None
 
     async def handle(self, request: Request, reply: Reply) -> None:
         try:
@@ -133,16 +143,27 @@ class Engine:
         told = cues.parse(self.script.next.pop(0), told) if self.script.next else told
         for text in ask.texts:
             told = cues.parse(text, told)
-        self.corrupted += told.nan
+        if told.nan and self.script.tripwire:
+            told = replace(told, fault="nan", fault_at=told.nan_at)
+        else:
+            self.corrupted += told.nan
         self.running += 1
         try:
             part = compose(request, ask, told, model, self._says(model))
-            await self.player.play(part, reply, as_response=request.path == "/v1/responses")
+            async with self.slots.slot(model) if model in self.adapters else nullcontext():
+                await self.player.play(part, reply, as_response=request.path == "/v1/responses")
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
         finally:
             self.running -= 1
+
+    def _poisoned(self, model: str) -> str:
+        """What the patched vLLM says of a request whose logits are NaN."""
+        self.corrupted += 1
+        now = time.time()
+        self._first = self._first or (now, model)
+        return nan.write(at=now, first_at=self._first[0], first=[self._first[1]])
 
     def _says(self, model: str) -> str:
         """The word by which a model is known: what `scripted.json` in its folder says, else its name."""
@@ -158,7 +179,7 @@ class Engine:
     def _rescript(self, request: Request) -> bytes:
         if request.method == "POST":
             body = rules.document(request.body)
-            known = {"healthy", "load_s", "load_error", "next", "nan", "forget"}
+            known = {"healthy", "load_s", "load_error", "next", "nan", "tripwire", "forget"}
             if unknown := body.keys() - known:
                 raise rules.bad(f"the script has {sorted(known)}, not {sorted(unknown)}", None)
             if body.pop("forget", False):
@@ -167,7 +188,8 @@ class Engine:
                 body["nan"] = frozenset(body["nan"])
             self.script = replace(self.script, **body)
         counts = {name: getattr(self, name) for name in ("requests", "cancelled", "running", "last")}
-        return orjson.dumps(counts | {"tokens": self.player.tokens, "adapters": self.adapters})
+        counts |= {"tokens": self.player.tokens, "adapters": self.adapters, "adapters_most": self.slots.most}
+        return orjson.dumps(counts)
 
     def _metrics(self) -> bytes:
         values: dict[str, float] = {

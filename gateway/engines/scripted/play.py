@@ -30,7 +30,7 @@ class Part:
 
 def compose(request: Request, ask: Ask, told: Cues, model: str, says: str) -> Part:
     """What will be said. Raises `Refused` where vLLM would fail to write not-a-number as JSON."""
-    if told.nan and (ask.logprobs or ask.prompt_logprobs) and not ask.stream:
+    if told.nan and told.fault != "nan" and (ask.logprobs or ask.prompt_logprobs) and not ask.stream:
         raise rules.bad("Out of range float values are not JSON compliant", None)
     asked = Asked(
         kind=ask.kind,
@@ -59,18 +59,18 @@ def tokens(ask: Ask, told: Cues, says: str, text: str) -> tuple[list[str], str]:
 
 
 class Player:
-    """Plays parts and counts tokens. `die` is what happens at `[[die]]`."""
+    """Plays parts and counts tokens. `die` is what happens at `[[die]]`; `poisoned` words the NaN of a model."""
 
-    def __init__(self, die: Callable[[], None]) -> None:
+    def __init__(self, die: Callable[[], None], poisoned: Callable[[str], str] = str) -> None:
         self.tokens = 0
-        self._die = die
+        self._die, self._poisoned = die, poisoned
 
     async def play(self, part: Part, reply: Reply, *, as_response: bool) -> None:
         told, stream = part.told, part.ask.stream
         await asyncio.sleep(told.slow_s)
-        if told.fault and (told.fault_at == 0 or not stream):
+        if told.fault and (not stream or (told.fault_at == 0 and told.fault != "nan")):
             await asyncio.sleep(told.ttft_s + told.pace_s * told.fault_at)
-            await self._strike(told, reply, began=False)
+            await self._strike(part, reply, began=False)
         elif as_response:
             await self._respond(part, reply)
         elif stream:
@@ -87,8 +87,9 @@ class Player:
         for at in range(max(map(len, part.texts))):
             await asyncio.sleep(told.pace_s if at else told.ttft_s)
             if told.fault and at == told.fault_at:
-                await self._write(held, told, reply)
-                await self._strike(told, reply, began=True)
+                # the head is sent before the engine works, the roles with the first token
+                await self._write(held if at else [], told, reply)
+                await self._strike(part, reply, began=True)
                 return
             held += [self._token(part, index, at) for index, said in enumerate(part.texts) if at < len(said)]
             if len(held) >= told.merge:
@@ -123,15 +124,20 @@ class Player:
         for at, event in enumerate(responses.events(asked, said, part.finish)):
             await asyncio.sleep(told.pace_s if at else told.ttft_s)
             if told.fault and at == told.fault_at:
+                if told.fault == "nan":  # our plugin's doing
+                    await reply.event(b"event: error\n" + wording.stream_error(self._poisoned(part.asked.model)))
+                    reply.end()
+                    return
                 # vLLM has no in-band error here: when its core dies, the socket closes
-                await self._strike(replace(told, fault="cut") if told.fault == "error" else told, reply, began=True)
+                cut = replace(part, told=replace(told, fault="cut"))
+                await self._strike(cut if told.fault == "error" else part, reply, began=True)
                 return
             await reply.event(event, split=told.split)
         reply.end()
 
-    async def _strike(self, told: Cues, reply: Reply, *, began: bool) -> None:
+    async def _strike(self, part: Part, reply: Reply, *, began: bool) -> None:
         """Misbehave as told, before the head or within a stream."""
-        match told.fault:
+        match part.told.fault:
             case "hang":
                 await asyncio.Event().wait()
             case "die":
@@ -140,10 +146,15 @@ class Player:
                 reply.cut()
             case "garbage":
                 reply.raw(b"zz\r\nthis is not HTTP\r\n")
-            case "error" if began:
-                await reply.event(wording.stream_error(wording.CORE_DEAD))
+            case "error" | "nan" if began:
+                nan = part.told.fault == "nan"
+                words = self._poisoned(part.asked.model) if nan else wording.CORE_DEAD
+                await reply.event(wording.stream_error(words))
                 await reply.event(wording.DONE)
                 reply.end()
+            case "nan":
+                words = self._poisoned(part.asked.model)
+                reply.whole(500, wording.error(500, "Internal Server Error", words))
             case _:
                 reply.whole(500, wording.error(500, "InternalServerError", wording.CORE_DEAD))
 

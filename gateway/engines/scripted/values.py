@@ -8,11 +8,13 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How the engine starts. `ttft_s` and `pace_s` are seconds to the first token and between tokens."""
+    """How the engine starts. `ttft_s` and `pace_s` are seconds to the first token and between tokens; `max_loras`
+    distinct adapters run at once, 0 for no limit."""
 
     model: str = "base"
     max_model_len: int = 1024
     max_lora_rank: int = 16
+    max_loras: int = 0
     ttft_s: float = 0.0
     pace_s: float = 0.0
 

@@ -20,7 +20,7 @@ def test_codes_are_stable_words_of_their_own() -> None:
     codes = [cls.code for cls in tree().values()]
     assert len(set(codes)) == len(codes)
     assert all(re.fullmatch(r"[a-z_]+", code) for code in codes)
-    assert [name for name, cls in tree().items() if cls.retryable] == ["Unavailable"]
+    assert [name for name, cls in tree().items() if cls.retryable] == ["ProbeAway", "SourceUnavailable", "Unavailable"]
 
 
 def test_one_reason_is_one_reason() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -113,6 +114,7 @@ HOSTILE: dict[str, tuple[type[AdapterError], bytes]] = {
     "two folders": (BadArchive, tar({"a/x": b"1", "b/y": b"2"})),
     "folder and flat": (BadArchive, tar({"a/x": b"1", "y": b"2"})),
     "twice": (BadArchive, tar({"a": b"1"})[:1024] + tar({"a": b"2"})),
+    "twice but for how a letter is spelt": (BadArchive, zipped({"\u00fc.txt": b"1", "u\u0308.txt": b"2"})),
     "twice but for case": (BadArchive, zipped({"a": b"1", "A": b"2"})),
     "a symbolic link": (BadArchive, tar({"a": b""}, change=typed(tarfile.SYMTYPE))),
     "a hard link": (BadArchive, tar({"a": b""}, change=typed(tarfile.LNKTYPE))),
@@ -155,6 +157,76 @@ def test_a_long_gap_in_a_gzip_is_not_inflated_beyond_the_bound(tmp_path: Path) -
     info.type, info.size = tarfile.REGTYPE, 1 << 40
     with pytest.raises((TooLarge, BadArchive)):
         unpack(tmp_path, gzip.compress(info.tobuf() + bytes(1_000_000)))
+
+
+@pytest.mark.slow
+def test_a_list_of_holes_without_an_end_is_not_read(tmp_path: Path) -> None:
+    """A sparse file lists its holes before its content: tarfile alone would collect numbers until the memory ends."""
+    info = tarfile.TarInfo("adapter_model.safetensors")
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}
+    holes = b"999999999\n" + b"1\n" * 1_500_000
+    info.size = len(holes)
+    content = gzip.compress(info.tobuf(tarfile.PAX_FORMAT) + holes + bytes(1024))
+    with pytest.raises(BadArchive, match="describes a file in more bytes"):
+        unpack(tmp_path, content, Limits())
+
+
+def test_headers_of_headers_without_an_end_are_not_followed(tmp_path: Path) -> None:
+    """Each long name may be that of the next long name: tarfile alone would recurse until Python gives up."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1
+    link = info.tobuf(tarfile.GNU_FORMAT) + b"a" + bytes(511)
+    with pytest.raises(BadArchive):
+        unpack(tmp_path, gzip.compress(link * 5_000 + bytes(1024)), Limits())
+
+
+@pytest.mark.slow
+def test_a_list_of_entries_that_would_fill_the_memory_is_not_read(tmp_path: Path) -> None:
+    """A zip's directory is read whole: two gigabytes of it are forty million objects."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number in range(12_000):
+            archive.writestr(f"{number:0100}/", b"")
+    with pytest.raises(BadArchive, match="header of"):
+        unpack(tmp_path, buffer.getvalue(), Limits())
+
+
+@pytest.mark.slow
+def test_what_shrinks_a_thousandfold_is_a_bomb_though_it_would_fit(tmp_path: Path) -> None:
+    content = zipped({"adapter_model.safetensors": bytes(40 << 20)})
+    with pytest.raises(TooLarge, match="200 times"):
+        unpack(tmp_path, content, Limits())
+
+
+def test_a_small_file_may_shrink_as_it_likes(tmp_path: Path) -> None:
+    assert unpack(tmp_path, zipped({"a.txt": bytes(90_000)}))["a.txt"] == bytes(90_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip", "stored"])
+def test_no_mutation_of_an_archive_does_worse_than_be_refused(kind: str, tmp_path: Path) -> None:
+    """Whatever bytes come, the answer is files under plain names or an error of ours."""
+    rng = random.Random(7)
+    seeds = {
+        "tar": tar({**FILES, "ü" * 60: b"long"}),
+        "tar.gz": tar(FILES, mode="w:gz"),
+        "zip": zipped(FILES),
+        "stored": zipped(FILES, method=zipfile.ZIP_STORED),
+    }
+    seed = seeds[kind]
+    refused = 0
+    for _ in range(400):
+        content = bytearray(seed)
+        for _ in range(rng.randrange(1, 6)):
+            content[rng.randrange(len(content))] = rng.choice((0, 0x20, 0x2F, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+        if rng.random() < 0.2:
+            del content[rng.randrange(len(content)) :]
+        try:
+            for name in unpack(tmp_path, bytes(content)):
+                assert "/" not in name
+        except (BadArchive, TooLarge):
+            refused += 1
+    assert refused > 20
 
 
 def test_an_archive_that_is_not_there_is_said_so(tmp_path: Path) -> None:

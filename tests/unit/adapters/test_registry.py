@@ -12,24 +12,31 @@ from adapters.artifacts import Artifacts
 from adapters.checks.modules import BaseModules
 from adapters.errors import (
     BadName,
+    BadSignature,
     Conflict,
     DigestMismatch,
+    GateClosed,
+    Gone,
     IllegalMove,
+    NoProber,
     NotFound,
     Reason,
     Rejected,
     TooLarge,
     Unavailable,
 )
+from adapters.gate import EvidenceGate, Gate
 from adapters.lifecycle import State
 from adapters.limits import Limits
 from adapters.registry import Registry, engine_name
+from adapters.signing import Signatures, Signed
 from adapters.store import MemoryStore, Version
 
 if TYPE_CHECKING:
     from tests.unit.adapters.conftest import Specimens
 
 A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+NOW = 1_800_000_000.0
 REASON = Reason(code="not_finite", field="probe", found="NaN", allowed="finite numbers", advice="Train again.")
 
 
@@ -37,11 +44,26 @@ class House:
     """A registry with everything behind it in reach."""
 
     def __init__(self, specimens: Specimens, modules: BaseModules, root: Path) -> None:
-        self.specimens = specimens
-        self.store = MemoryStore(clock=lambda: 1_800_000_000.0)
+        self.specimens, self.modules = specimens, modules
+        self.store = MemoryStore(clock=lambda: NOW)
         self.artifacts = Artifacts(root)
-        self.registry = Registry(
-            self.store, self.artifacts, modules, "sha256:base", Limits(), reserved=frozenset({"tidewell"})
+        self.registry = self.having()
+
+    def having(
+        self, *, gate: Gate | None = None, signatures: Signatures | None = None, probing: bool = True
+    ) -> Registry:
+        """The same registry with another gate, other signatures, or nothing that can probe."""
+        return Registry(
+            self.store,
+            self.artifacts,
+            self.modules,
+            "sha256:base",
+            Limits(),
+            reserved=frozenset({"tidewell"}),
+            gate=gate,
+            signatures=signatures,
+            probing=probing,
+            clock=lambda: NOW,
         )
 
     def register(self, name: str = "support", *, seed: int = 0) -> Version:
@@ -49,7 +71,11 @@ class House:
         return self.registry.register(self.specimens.adapter(replace={A: tensor}), name=name, who="ann", note="first")
 
     def verified(self, name: str = "support", *, seed: int = 0) -> Version:
-        return self.registry.verified(self.register(name, seed=seed), who="fleet", note="effect 2.5")
+        """Verified, with no alias moved."""
+        version = self.register(name, seed=seed)
+        for expected, to in ((State.CHECKED, State.PROBED), (State.PROBED, State.VERIFIED)):
+            version = self.store.move(name, version.number, expected, to, who="fleet", why="")
+        return version
 
 
 @pytest.fixture
@@ -113,6 +139,11 @@ def test_a_folder_that_is_not_there_says_what_is_missing(house: House) -> None:
         house.registry.register(Path("/nowhere"), name="support", who="ann")
 
 
+def test_a_folder_that_cannot_be_read_is_no_verdict_on_the_adapter(house: House) -> None:
+    with pytest.raises(Unavailable, match="could not be read"):
+        house.registry.check(Path("/" + "x" * 300), name="support")
+
+
 def test_a_folder_that_grows_while_it_is_copied_is_stopped(
     house: House, modules: BaseModules, specimens: Specimens
 ) -> None:
@@ -129,18 +160,202 @@ def test_a_store_that_does_not_answer_is_unavailable(house: House, modules: Base
         registry.register(house.specimens.adapter(), name="support", who="ann")
 
 
-def test_verification_goes_through_the_probe_and_may_be_repeated(house: House) -> None:
-    version = house.verified()
-    assert version.state is State.VERIFIED
-    assert house.registry.verified(version, who="fleet").state is State.VERIFIED
-    assert [row.after for row in house.store.audit()] == ["verified", "probed", "checked", "uploaded"]
-    assert house.store.audit()[0].why == "effect 2.5"
+def test_the_probe_is_a_step_of_its_own_and_may_be_repeated(house: House) -> None:
+    version = house.registry.probed(house.register(), who="prober", note="effect 0.001", labels=("weak_effect",))
+    assert (version.state, version.labels) == (State.PROBED, ("weak_effect",))
+    assert house.registry.probed(version, who="prober") == version
+    admitted = house.registry.admit(version, who="fleet", note="on 2 replicas")
+    assert house.registry.probed(version, who="prober") == admitted
+    assert [(row.who, row.after, row.why) for row in house.store.audit()] == [
+        ("fleet", "1", "first verified version"),
+        ("fleet", "verified", "on 2 replicas"),
+        ("prober", "probed", "effect 0.001"),
+        ("ann", "checked", "the static and numeric checks passed"),
+        ("ann", "uploaded", "first"),
+    ]
 
 
-def test_verification_goes_on_after_a_crash_between_its_two_steps(house: House) -> None:
+@pytest.mark.parametrize("end", ["retire", "reject"])
+def test_what_has_ended_is_not_probed(end: str, house: House) -> None:
     version = house.register()
-    house.store.move("support", 1, State.CHECKED, State.PROBED, who="fleet", why="")
-    assert house.registry.verified(version, who="fleet").state is State.VERIFIED
+    if end == "retire":
+        house.registry.retire("support", 1, who="ann", why="")
+    else:
+        house.registry.rejected(version, [REASON], who="fleet")
+    with pytest.raises(IllegalMove):
+        house.registry.probed(version, who="prober")
+
+
+def test_admission_takes_the_first_version_live_and_makes_later_ones_candidates(house: House) -> None:
+    for seed in (1, 2, 3):
+        house.registry.admit(house.register(seed=seed), who="fleet")
+    assert [(a.alias, a.number) for a in house.store.aliases()] == [("candidate", 3), ("live", 1)]
+    assert house.registry.admit(house.store.get("support", 2), who="fleet").state is State.VERIFIED
+    assert house.store.alias("support", "candidate").number == 3
+
+
+def test_a_version_that_showed_itself_broken_gives_its_aliases_back(house: House) -> None:
+    for seed in (1, 2):
+        house.registry.admit(house.register(seed=seed), who="fleet")
+    house.registry.promote("support", 2, who="ann", why="better")
+    withdrawn = house.registry.withdraw(house.store.get("support", 2), [REASON], who="tripwire")
+    assert (withdrawn.state, withdrawn.reasons) == (State.REJECTED, (REASON,))
+    assert [(a.alias, a.number, a.why) for a in house.store.aliases()] == [("live", 1, str(REASON))]
+    assert house.registry.withdraw(withdrawn, [], who="tripwire", why="again") == withdrawn
+    with pytest.raises(IllegalMove, match="nothing to go back to"):
+        house.registry.rollback("support", who="ann", why="")
+
+
+def test_a_dry_run_says_what_registration_would_and_stores_nothing(house: House) -> None:
+    folder = house.specimens.adapter()
+    checked = house.registry.check(folder, name="support")
+    assert (checked.report.rank, checked.known, checked.signed) == (4, None, None)
+    assert house.store.list() == ()
+    assert not house.artifacts.root.exists()
+    version = house.registry.register(folder, name="support", who="ann")
+    assert (version.digest, version.rank, version.bytes) == (checked.digest, checked.report.rank, checked.report.bytes)
+    assert house.registry.check(folder, name="support").known == version
+    assert house.registry.check(folder, name="sales").known is None
+    house.registry.retire("support", 1, who="ann", why="")
+    assert house.registry.check(folder, name="support").known is None
+
+
+def test_a_dry_run_refuses_what_registration_refuses(house: House) -> None:
+    broken = house.specimens.adapter(replace={A: house.specimens.floats(4, 16, fill=math.nan)})
+    with pytest.raises(Rejected, match="NaN"):
+        house.registry.check(broken, name="support")
+    with pytest.raises(Rejected, match="pickle"):
+        house.registry.check(house.specimens.adapter(files={"a.pkl": b"x"}), name="support")
+    with pytest.raises(BadName):
+        house.registry.check(house.specimens.adapter(), name="tidewell")
+    with pytest.raises(BadSignature):
+        house.having(signatures=Signer(by="")).check(house.specimens.adapter(), name="support")
+
+
+def test_what_the_checks_found_is_kept_as_evidence(house: House) -> None:
+    version = house.registry.register(
+        house.specimens.adapter(), name="support", who="ann", origin="training", source="s3://box/support"
+    )
+    assert (version.origin, version.source) == ("training", "s3://box/support")
+    [static] = house.registry.evidence("support", 1)
+    assert (static.kind, static.passed, static.who, static.at) == ("static", True, "ann", NOW)
+    assert static.body["coverage"] == version.coverage
+    assert static.body["modules"] == 4
+
+
+def test_without_a_prober_only_what_is_said_to_be_unprobed_is_taken(house: House) -> None:
+    registry = house.having(probing=False)
+    with pytest.raises(NoProber, match="probe_url"):
+        registry.register(house.specimens.adapter(), name="support", who="ann")
+    assert house.store.list() == ()
+    version = registry.register(house.specimens.adapter(), name="support", who="ann", unprobed=True)
+    assert version.labels == ("unprobed",)
+    assert registry.admit(version, who="fleet").state is State.VERIFIED
+
+
+class Signer:
+    """Says that everything is signed by one key, or refuses."""
+
+    def __init__(self, *, by: str) -> None:
+        self.by = by
+        self.looked: list[Path] = []
+
+    def verify(self, folder: Path) -> Signed | None:
+        self.looked.append(folder)
+        if not self.by:
+            raise BadSignature("No key that is trusted here made this signature.")
+        return Signed(by=self.by)
+
+
+def test_signatures_are_looked_at_on_our_copy_and_again_before_a_load(house: House) -> None:
+    signer = Signer(by="release.pem")
+    registry, folder = house.having(signatures=signer), house.specimens.adapter()
+    registry.register(folder, name="support", who="ann")
+    [signature] = registry.evidence("support", 1, "signature")
+    assert signature.body == {"by": "release.pem"}
+    assert folder not in signer.looked
+    path = registry.verify("support", 1)
+    assert signer.looked[-1] == path
+    signer.by = ""
+    with pytest.raises(BadSignature):
+        registry.verify("support", 1)
+    with pytest.raises(BadSignature):
+        registry.register(house.specimens.adapter(config={"lora_alpha": 4}), name="support", who="ann")
+    assert len(house.store.list()) == 1
+
+
+def test_behind_a_closed_gate_nothing_goes_live_by_itself_or_without_a_reason(house: House) -> None:
+    registry = house.having(gate=EvidenceGate())
+    registry.admit(house.register(), who="fleet")
+    assert [a.alias for a in house.store.aliases()] == ["candidate"]
+    with pytest.raises(GateClosed, match="it was not made here, and has not been evaluated"):
+        registry.promote("support", 1, who="ann", why="ready")
+    moved = registry.promote("support", 1, who="ann", why="ready", override="the pager is ringing")
+    assert (moved.alias, moved.number, moved.why) == ("live", 1, "ready")
+    [override] = registry.evidence("support", 1, "override")
+    assert override.body["why"] == "the pager is ringing"
+    assert override.body["gate"] == ["it was not made here, and has not been evaluated"]
+    story = [(row.action, row.subject, row.after, row.why) for row in house.store.audit(limit=2)]
+    assert story == [
+        ("pointed", "support@live", "1", "ready"),
+        ("overrode", "support:1", "support@live", "the pager is ringing"),
+    ]
+
+
+def test_a_reason_that_was_not_needed_is_no_override(house: House) -> None:
+    house.verified()
+    house.registry.promote("support", 1, who="ann", why="", override="to be safe")
+    assert house.registry.evidence("support", 1, "override") == ()
+    assert [row.action for row in house.store.audit(limit=1)] == ["pointed"]
+
+
+def test_the_gate_is_asked_for_live_alone_and_only_when_it_moves(house: House) -> None:
+    open_, closed = house.registry, house.having(gate=EvidenceGate())
+    for seed in (1, 2):
+        house.verified(seed=seed)
+    closed.promote("support", 1, alias="canary", who="ann", why="")
+    open_.promote("support", 1, who="ann", why="")
+    assert closed.promote("support", 1, who="ann", why="", on_unavailable="base").on_unavailable == "base"
+    open_.promote("support", 2, who="ann", why="")
+    assert closed.rollback("support", who="ann", why="now").number == 1
+
+
+def test_a_version_that_is_not_verified_hears_so_and_not_of_the_gate(house: House) -> None:
+    house.register()
+    with pytest.raises(IllegalMove, match="support:1 is checked"):
+        house.having(gate=EvidenceGate()).promote("support", 1, who="ann", why="")
+
+
+def test_a_failed_override_leaves_nothing_behind(house: House) -> None:
+    house.verified()
+    with pytest.raises(Conflict):
+        house.having(gate=EvidenceGate()).promote("support", 1, expected=7, who="ann", why="", override="now")
+    assert house.registry.evidence("support", 1, "override") == ()
+
+
+def test_what_was_deleted_says_so(house: House) -> None:
+    version = house.verified()
+    house.registry.retire("support", 1, who="ann", why="")
+    house.store.move("support", 1, State.RETIRED, State.DELETED, who="gc", why="")
+    for verb in (
+        lambda: house.registry.verify("support", 1),
+        lambda: house.registry.promote("support", 1, who="ann", why=""),
+    ):
+        with pytest.raises(Gone, match="support:1 was deleted"):
+            verb()
+    with pytest.raises(IllegalMove, match="support:1 is deleted"):
+        house.registry.admit(version, who="fleet")
+    with pytest.raises(IllegalMove):
+        house.registry.withdraw(version, [REASON], who="fleet")
+
+
+def test_aliases_are_pinned_and_stay_so_when_they_move(house: House) -> None:
+    for seed in (1, 2):
+        house.verified(seed=seed)
+    house.registry.promote("support", 1, who="ann", why="")
+    assert house.registry.pin("support", "live", True, who="ann", why="guard").pinned
+    assert house.registry.promote("support", 2, who="ann", why="").pinned
+    assert not house.registry.pin("support", "live", False, who="ann", why="").pinned
 
 
 def test_rejection_keeps_its_reasons_and_is_final(house: House) -> None:
@@ -149,7 +364,7 @@ def test_rejection_keeps_its_reasons_and_is_final(house: House) -> None:
     assert house.registry.rejected(version, [], who="fleet") == version
     assert house.store.audit()[0].why == str(REASON)
     with pytest.raises(IllegalMove):
-        house.registry.verified(version, who="fleet")
+        house.registry.admit(version, who="fleet")
 
 
 def test_rejected_bytes_may_be_tried_again_as_a_new_version(house: House) -> None:

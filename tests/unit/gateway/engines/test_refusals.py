@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.engines.errors import AdapterMissing, EngineRefused
+from gateway.engines import nan
+from gateway.engines.errors import AdapterMissing, EnginePoisoned, EngineRefused
 from gateway.engines.refusals import translate
 
 CHAT = "/v1/chat/completions"
@@ -119,3 +120,13 @@ def test_any_answer_becomes_an_error_with_a_message(answer: bytes, status: int) 
 def test_no_message_upsets_the_translation(message: str, param: str | None, status: int) -> None:
     for text in (message, f"1 validation error:\n  {message}"):
         assert isinstance(translate("e", status, body(text, param=param), CHAT), EngineRefused)
+
+
+def test_nan_is_an_error_of_its_own_that_tells_a_client_nothing_of_others() -> None:
+    message = nan.write(at=8.5, first_at=7.5, first=["others@0123456789abcdef", ""], contained=True)
+    error = translate("e", 500, body(message, "Internal Server Error", code=500), CHAT)
+    assert isinstance(error, EnginePoisoned)
+    assert (error.at, error.first_at, error.contained) == (8.5, 7.5, True)
+    assert error.first == ("others@0123456789abcdef", "")
+    assert (error.engine, error.status, error.code, error.retryable) == ("e", 500, "engine_poisoned", False)
+    assert "others" not in str(error)

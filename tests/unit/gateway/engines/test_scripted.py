@@ -13,7 +13,14 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.engines.errors import EngineBroke, EngineError, EngineRefused, EngineTimeout, EngineUnreachable
+from gateway.engines.errors import (
+    EngineBroke,
+    EngineError,
+    EnginePoisoned,
+    EngineRefused,
+    EngineTimeout,
+    EngineUnreachable,
+)
 from gateway.engines.scripted import Options, Scripted, cues, running
 from gateway.engines.scripted.cues import Cues
 from gateway.engines.vllm import Vllm
@@ -161,6 +168,37 @@ async def test_adapters_can_be_slow_refused_poisoned_and_forgotten(engine: Vllm,
     assert (await engine.gauges()).corrupted == 1
     await script(engine, forget=True)
     assert await engine.adapters() == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("cue", "stream", "before"), [("[[nan]]", False, 0), ("[[nan]]", True, 0), ("[[nan:2]]", True, 2)]
+)
+async def test_nan_ends_a_request_with_the_plugins_error(engine: Vllm, cue: str, stream: bool, before: int) -> None:
+    body = {"model": "base", "messages": [{"role": "user", "content": f"{cue} hello"}], "stream": stream}
+    answer = await engine.generate("/v1/chat/completions", orjson.dumps(body), "r1", head_timeout_s=5)
+    told = await answer.read(1 << 20)
+    assert answer.status == (200 if stream else 500)
+    *events, error = told.removesuffix(b"\n\ndata: [DONE]\n\n").split(b"\n\n")
+    assert len(events) == (before + 1 if before else 0)  # the roles come with the first token
+    found = engine.refusal(500, error.removeprefix(b"data: "), "/v1/chat/completions")
+    assert isinstance(found, EnginePoisoned)
+    assert (found.first, found.code, found.status) == (("base",), "engine_poisoned", 500)
+    assert (await engine.gauges()).corrupted == 1
+
+
+async def test_without_the_plugin_nan_is_answered_and_only_counted(engine: Vllm) -> None:
+    await script(engine, tripwire=False)
+    assert said(await ask(engine, "[[nan]] hello"))[0] == "base"
+    assert (await engine.gauges()).corrupted == 1
+
+
+async def test_a_stream_of_the_responses_api_ends_with_the_error_too(engine: Vllm) -> None:
+    body = {"model": "base", "input": "[[nan:3]] hello", "stream": True}
+    answer = await engine.generate("/v1/responses", orjson.dumps(body), "r1", head_timeout_s=5)
+    *_, error = (await answer.read(1 << 20)).removesuffix(b"\n\n").split(b"\n\n")
+    found = engine.refusal(500, error.removeprefix(b"event: error\ndata: "), "/v1/responses")
+    assert isinstance(found, EnginePoisoned)
+    assert (await engine.gauges()).corrupted == 1
 
 
 async def test_what_was_sent_can_be_looked_at(engine: Vllm, scripted: Scripted) -> None:

@@ -116,3 +116,11 @@ def test_an_event_without_end_is_torn() -> None:
     assert told.feed(b"x" * Stream.REST_MAX) == b""
     with pytest.raises(TornStream):
         told.feed(b"x")
+
+
+def test_an_error_event_of_the_responses_api_is_taken_out_and_kept() -> None:
+    told = stream(responses=True)
+    begun = b'event: response.created\ndata: {"type":"response.created"}\n\n'
+    assert told.feed(begun + b"event: error\n" + FAILED) == begun
+    assert told.error == FAILED[len(b"data: ") : -2]
+    assert told.error_status == 500

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.errors import AdapterUnavailable, EngineFailed, NoCapacity
-from gateway.routing.placement import Candidate, choose
+from gateway.routing.placement import WARM_INFLIGHT, Candidate, choose
 
 A = Candidate(name="a", healthy=True, inflight=0, inflight_max=2, names=frozenset({"x"}))
 B = replace(A, name="b")
@@ -53,3 +53,26 @@ def test_full_replicas_are_no_capacity() -> None:
     with pytest.raises(NoCapacity) as caught:
         choose([replace(A, inflight=2), replace(B, inflight=3)], "x")
     assert type(caught.value) is NoCapacity
+
+
+def test_where_it_goes_at_once_comes_before_where_it_waits() -> None:
+    assert choose([replace(A, ahead=2, warm=True), replace(B, ahead=1)], "x") == "b"
+    assert choose([replace(A, ahead=1, warm=True), replace(B, inflight=1, free_slot=False)], "x") == "b"
+
+
+def test_a_warm_slot_comes_before_a_free_one_and_that_before_somebody_elses() -> None:
+    warm, free, full = replace(A, warm=True), A, replace(A, free_slot=False)
+    for better, worse in ((warm, free), (free, full), (warm, full)):
+        assert choose([worse, replace(better, name="b", inflight=1)], "x") == "b"
+
+
+def test_a_warm_slot_is_not_worth_any_load() -> None:
+    idle, busy = replace(A, inflight_max=99), replace(B, warm=True, inflight=WARM_INFLIGHT, inflight_max=99)
+    assert choose([idle, busy], "x") == "b"
+    assert choose([idle, replace(busy, inflight=WARM_INFLIGHT + 1)], "x") == "a"
+
+
+def test_a_replica_that_is_out_is_as_good_as_down() -> None:
+    assert choose([replace(A, out=True), replace(B, inflight=1)], "") == "b"
+    with pytest.raises(EngineFailed):
+        choose([replace(A, out=True)], "")

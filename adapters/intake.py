@@ -1,0 +1,67 @@
+"""What registration makes of what the checks found: a draft of the version, and the evidence that goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from adapters.checks.static import CheckReport
+from adapters.signing import Signed
+from adapters.values import Draft, Evidence, Version
+
+#: The label of a version whose first forward is nowhere but on the engines that serve it.
+UNPROBED = "unprobed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What registration would make of a folder. `known` is the version that has these bytes under this name already."""
+
+    digest: str
+    report: CheckReport
+    signed: Signed | None
+    known: Version | None
+
+
+def drafted(name: str, digest: str, report: CheckReport, *, base_digest: str, unprobed: bool) -> Draft:
+    """The version as far as its bytes tell; who brings it, and from where, is not in them."""
+    return Draft(
+        name=name,
+        digest=digest,
+        created_by="",
+        base_digest=base_digest,
+        rank=report.rank,
+        alpha=report.alpha,
+        bytes=report.bytes,
+        coverage=report.coverage,
+        base_name=report.base_name,
+        labels=(*report.labels, *([UNPROBED] if unprobed else [])),
+        carried=report.carried,
+        template_digest=report.template_digest,
+    )
+
+
+def seen(version: Version, report: CheckReport, signed: Signed | None, *, who: str, at: float) -> list[Evidence]:
+    """The evidence of the checks, and of the signature where there is one."""
+    # The names of the modules stand in the files, and are too many to keep twice.
+    body = {**asdict(report), "modules": len(report.modules)}
+    found = [Evidence(name=version.name, number=version.number, kind="static", at=at, who=who, passed=True, body=body)]
+    if signed is not None:
+        found.append(
+            Evidence(
+                name=version.name,
+                number=version.number,
+                kind="signature",
+                at=at,
+                who=who,
+                passed=True,
+                body={"by": signed.by},
+            )
+        )
+    return found
+
+
+def overridden(version: Version, alias: str, closed: Sequence[str], why: str, *, who: str, at: float) -> Evidence:
+    """The evidence that somebody went past the gate, for which reason, and what the gate had said."""
+    body = {"why": why, "alias": alias, "gate": tuple(closed)}
+    return Evidence(name=version.name, number=version.number, kind="override", at=at, who=who, passed=True, body=body)

@@ -1,0 +1,296 @@
+"""A replica's loads, one at a time: staged outside the engine, timed to quiet moments, counted, proved.
+
+Verified versions that an engine like this one certified serve again as soon as they are loaded after a restart, and the
+patrol asks each of them afterwards: proving a thousand first would take longer than their loads. What has no such
+certificate is certified before it serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from adapters.checks.parity import Certificate
+from adapters.errors import AdapterError, DigestMismatch, NotFound, Reason, Rejected
+from adapters.lifecycle import State
+from adapters.registry import engine_name
+from adapters.store import Version
+from gateway.engines.errors import EngineError, EngineRefused
+from gateway.engines.fleet.book import STRIKES_MAX, WHO, reason
+from gateway.engines.fleet.capacity import when_full
+from gateway.engines.fleet.prove import certify, certify_base, fault, finite, first_forward
+from gateway.engines.fleet.staging import AHEAD_BYTES, AHEAD_MAX, Staged
+from gateway.engines.fleet.view import View
+
+if TYPE_CHECKING:
+    from gateway.engines.fleet.replica import Replica
+
+log = logging.getLogger("graftline.fleet")
+
+REPORT_EVERY_S = 0.2
+SLICE_S = 5.0
+REFUSED_AGAIN_S = 60.0
+DAMAGED_AGAIN_S = 15.0
+#: A moment is quiet when gateways have at most so many requests here.
+QUIET_MAX = 2
+_QUIET_EVERY_S = 0.05
+
+
+class Loading:
+    def __init__(self, replica: Replica) -> None:
+        self._replica, self._means = replica, replica.means
+        self.struck: set[str] = set()  # engine-side names over which an engine died: last in every order
+        self._idle_since: float | None = None
+        self._told: set[str] = set()
+
+    async def run(self, view: View, versions: Sequence[Version]) -> int:
+        """Load and prove in this order, for a few seconds at most; returns how many were loaded."""
+        replica = self._replica
+        there = [v for v in versions if engine_name(v) in replica.have]
+        await self._trust(there)
+        for version in there:
+            if engine_name(version) not in replica.proven:
+                await self._prove(version)
+        missing = [v for v in versions if engine_name(v) not in replica.have]
+        missing.sort(key=lambda v: engine_name(v) in self.struck)
+        fits = missing[: replica.room]
+        done = await self._load(view, fits) if fits else 0
+        if not replica.room:
+            await self._full(view, missing[len(fits) :])
+        return done
+
+    async def fetch(self, version: Version) -> bool:
+        """Have one version on the engine, whatever else waits."""
+        if engine_name(version) in self._replica.have:
+            return True
+        if not self._replica.room:
+            return False
+        await self._replica.note_loads(self._replica.loads + 1)
+        (staged,) = await asyncio.to_thread(self._means.staging.stage_all, [version.digest])
+        try:
+            return await self._take(version, staged)
+        finally:
+            await asyncio.to_thread(self._means.staging.settle, [staged])
+
+    async def _load(self, view: View, versions: Sequence[Version]) -> int:
+        replica, loop = self._replica, asyncio.get_running_loop()
+        staging, before = self._means.staging, replica.loads
+        await replica.note_loads(before + len(versions))
+        chunks = _chunks(versions)
+        began = reported = time.monotonic()
+        coming = loop.run_in_executor(None, staging.stage_all, [v.digest for v in chunks[0]])
+        try:
+            for number, chunk in enumerate(chunks):
+                staged = await coming
+                more = chunks[number + 1] if number + 1 < len(chunks) else []
+                coming = loop.run_in_executor(None, staging.stage_all, [v.digest for v in more])
+                try:
+                    for version, each in zip(chunk, staged, strict=True):
+                        if await self._take(version, each):
+                            await self._prove(version)
+                        if time.monotonic() - reported > REPORT_EVERY_S:
+                            await replica.report(view)
+                            reported = time.monotonic()
+                finally:
+                    await asyncio.to_thread(staging.settle, staged)
+                if time.monotonic() - began > SLICE_S or not replica.open:
+                    break  # the next pass goes on, and sees what people moved meanwhile
+        finally:
+            await asyncio.to_thread(staging.settle, await coming)
+            await replica.note_loads(replica.loads)
+        return replica.loads - before
+
+    async def _take(self, version: Version, staged: Staged | AdapterError) -> bool:
+        """One load. Raises EngineError when the engine broke off."""
+        replica, metrics = self._replica, self._means.metrics
+        name = engine_name(version)
+        if isinstance(staged, AdapterError):
+            await self._damaged(version, staged)
+            return False
+        self._means.book.mended(version)
+        if not replica.restoring:
+            await self._quiet()
+        try:
+            seconds = await replica.engine.load(name, staged.path)
+        except EngineRefused as error:
+            if error.status < 500 or await self._lives():
+                await self._refused(version, error)
+                return False
+            await self._strike(version, "load", error)
+            raise
+        except EngineError as error:
+            if not await self._lives():
+                await self._strike(version, "load", error)
+            raise
+        replica.loads += 1
+        replica.have.add(name)
+        metrics.histogram("graftline_adapter_load_stall_seconds", replica=replica.name).observe(seconds)
+        metrics.histogram("graftline_adapter_load_seconds", replica=replica.name).observe(seconds + staged.seconds)
+        return True
+
+    async def _quiet(self) -> None:
+        """Wait a little for a moment with few requests, for the engine stands still while it loads; never for ever."""
+        until = time.monotonic() + self._means.terms.load_wait_s
+        while time.monotonic() < until and await self._replica.inflight() > QUIET_MAX:  # noqa: ASYNC110
+            await asyncio.sleep(_QUIET_EVERY_S)
+
+    # proof
+
+    async def _trust(self, versions: Sequence[Version]) -> None:
+        """What an engine like this one certified serves again without a proof."""
+        book, mark = self._means.book, self._replica.fingerprint
+        verified = [v for v in versions if v.state is State.VERIFIED]
+        found = await asyncio.to_thread(lambda: [engine_name(v) for v in verified if book.trusted(v, mark)])
+        self._replica.proven.update(found)
+
+    async def _prove(self, version: Version) -> None:
+        """What it gives here is compared with what was recorded. Raises EngineError when the engine broke off."""
+        replica, book, name = self._replica, self._means.book, engine_name(version)
+        await self._trust([version])
+        if name in replica.proven:
+            return
+        try:
+            known = await asyncio.to_thread(book.recorded, version)
+            if known is None:
+                known = await first_forward(replica.engine, name, self._means.terms.base_name)
+                await asyncio.to_thread(book.record, version, known, subject=replica.name)
+            found = await certify(replica.engine, name, known)
+        except Rejected as error:
+            found = Certificate(passed=False, mean=0.0, p99=0.0, most=0.0, reasons=error.reasons)
+        except EngineError as error:
+            if not await self._lives():
+                await self._strike(version, "probe", error)
+            raise
+        if found.passed:
+            body = found.document()
+            await asyncio.to_thread(book.certify, version, replica.fingerprint, subject=replica.name, body=body)
+            replica.proven.add(name)
+        else:
+            await self.differs(version, found)
+
+    async def differs(self, version: Version, found: Certificate) -> None:
+        """A version is not served as it was recorded: the version goes, or the replica, or both."""
+        replica, book, name = self._replica, self._means.book, engine_name(version)
+        base = await certify_base(
+            replica.engine, self._means.terms.base_name, await asyncio.to_thread(book.recorded, version)
+        )
+        blamed = fault(
+            is_finite=finite(found) and finite(base),
+            known_here=book.certified(version, replica.fingerprint),
+            base_passed=base.passed,
+            engine_known=book.knows(replica.fingerprint),
+            others_passed=replica.served_elsewhere(replica.name, name),
+        )
+        replica.proven.discard(name)
+        await asyncio.to_thread(book.failed, version, "parity", found.reasons, subject=replica.name)
+        log.error("%s differs on engine %s, blamed: %s: %s", name, replica.name, blamed, found.reasons[0])
+        if blamed in ("version", "both"):
+            replica.failing[name] = self._means.clock() + REFUSED_AGAIN_S
+            if version.state is not State.VERIFIED or not finite(found):
+                await self._end(version, found.reasons)
+            if blamed == "version":
+                await replica.engine.unload(name)
+                replica.have.discard(name)
+        if blamed in ("replica", "both"):
+            word = "differs" if finite(found) else "nan"
+            await replica.take_out(f"{word}: {version.name}:{version.number}: {found.reasons[0]}")
+
+    # what goes wrong
+
+    async def _damaged(self, version: Version, error: AdapterError) -> None:
+        """Its files are not what was registered: it is not loaded until they are mended."""
+        damaged = isinstance(error, DigestMismatch | NotFound)
+        self._replica.failing[engine_name(version)] = self._means.clock() + DAMAGED_AGAIN_S
+        await asyncio.to_thread(self._means.book.damage, version, error, subject=self._replica.name)
+        self._failure(error.code)
+        log.error("%s:%d was not loaded on engine %s: %s", version.name, version.number, self._replica.name, error)
+        if not damaged and error.code == "bad_signature" and version.state is not State.VERIFIED:
+            await self._end(version, [reason(error.code, str(error), field="signature")])
+
+    async def _refused(self, version: Version, error: EngineRefused) -> None:
+        self._replica.failing[engine_name(version)] = self._means.clock() + REFUSED_AGAIN_S
+        found = reason(error.code, str(error), field="load", advice="Read the engine's words; train or export it anew.")
+        await asyncio.to_thread(self._means.book.failed, version, "load", [found], subject=self._replica.name)
+        self._failure(error.code)
+        log.error("engine %s does not take %s:%d: %s", self._replica.name, version.name, version.number, error)
+        if version.state is not State.VERIFIED and error.code != "adapter_path_not_found":
+            await self._end(version, [found])
+
+    async def _lives(self) -> bool:
+        """Whether the engine survived, and is still the one that it was."""
+        try:
+            alive = await self._replica.engine.healthy()
+            return alive and (await self._replica.engine.gauges()).started_at == self._replica.started_at
+        except EngineError:
+            return False
+
+    async def _strike(self, version: Version, doing: str, error: EngineError) -> None:
+        """The engine died over it: from now on it comes last, and after a second time no more."""
+        name, at = engine_name(version), self._replica.name
+        self.struck.add(name)
+        why = f"The engine died during its {doing}: {error}"
+        count = await asyncio.to_thread(self._means.book.strike, version, subject=at, why=why)
+        log.error("engine %s died over %s:%d (%d times now)", at, version.name, version.number, count)
+        if count >= STRIKES_MAX:
+            allowed, advice = "an engine that lives", "Look for what is odd about its shapes; export it anew."
+            found = reason("crashes_engine", why, field=doing, allowed=allowed, advice=advice)
+            await self._end(version, [found])
+
+    async def _end(self, version: Version, reasons: Sequence[Reason]) -> None:
+        """Rejected, or withdrawn where it was verified."""
+        registry = self._means.registry
+        end = registry.withdraw if version.state is State.VERIFIED else registry.rejected
+        try:
+            await asyncio.to_thread(end, version, reasons, who=WHO)
+        except AdapterError as error:  # retired meanwhile, say: the next pass sees what it is now
+            log.warning("%s:%d was not rejected: %s", version.name, version.number, error)
+            return
+        log.warning("rejected %s:%d: %s", version.name, version.number, reasons[0])
+
+    def _failure(self, code: str) -> None:
+        self._means.metrics.counter("graftline_adapter_load_failures_total", replica=self._replica.name, code=code).add(
+            1
+        )
+
+    # room
+
+    async def _full(self, view: View, waiting: Sequence[Version]) -> None:
+        """Loads wait for room; a restart makes some, where somebody else can serve meanwhile or nobody asks."""
+        replica, now = self._replica, time.monotonic()
+        if await replica.inflight():
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
+        words = f"{replica.loads} of {self._means.terms.bound} places were used since the engine's start"
+        for version in waiting:
+            if (name := engine_name(version)) not in self._told:
+                log.warning("engine %s has no room for %s: %s", replica.name, name, words)
+                self._told.add(name)
+                found = reason("waiting_for_room", words, field="room", advice="It loads after the engine's restart.")
+                await asyncio.to_thread(self._means.book.failed, version, "load", [found], subject=replica.name)
+        carried = all(replica.served_elsewhere(replica.name, name) for name in replica.reported or ())
+        share = view.shares.get(replica.name, ())
+        decided = when_full(
+            reclaimable=replica.loads - len(share),
+            needed=bool(waiting),
+            others_carry=carried and bool(replica.reported),
+            idle_s=0.0 if self._idle_since is None else now - self._idle_since,
+        )
+        if decided == "recycle" and not view.out:
+            await replica.take_out(f"full: {words}")
+
+
+def _chunks(versions: Sequence[Version]) -> list[list[Version]]:
+    """Neighbours that are verified together, ahead of their loads."""
+    chunks: list[list[Version]] = [[]]
+    size = 0
+    for version in versions:
+        if chunks[-1] and (len(chunks[-1]) == AHEAD_MAX or size + version.bytes > AHEAD_BYTES):
+            chunks.append([])
+            size = 0
+        chunks[-1].append(version)
+        size += version.bytes
+    return chunks

@@ -1,0 +1,95 @@
+"""Does a replica serve what was recorded? Asks, compares, and says whose fault a difference is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from adapters.checks.parity import Certificate, certificate
+from adapters.checks.probe import Recorded, recorded
+from adapters.errors import Rejected
+from gateway.engines.errors import AdapterMissing, EngineRefused
+from gateway.engines.fleet.book import reason
+from gateway.engines.vllm import Probe, Vllm
+
+#: Token ids in no language in particular, which every vocabulary has: several tokens go through every layer.
+PROMPTS = ((5, 17, 33, 71, 90, 101, 117, 64), (44, 12, 99, 35, 80, 21, 66, 110))
+
+
+async def certify(engine: Vllm, name: str, known: Recorded) -> Certificate:
+    """Compare what `name` gives on this engine with what was recorded. A first difference is looked at twice, since
+    batching moves numbers. Raises what an absent engine raises, and AdapterMissing."""
+    served = await _ask(engine, name, known.prompts)
+    found = served if isinstance(served, Certificate) else certificate(known, served)
+    if found.passed or not finite(found):
+        return found
+    served = await _ask(engine, name, known.prompts)
+    return served if isinstance(served, Certificate) else certificate(known, served)
+
+
+async def certify_base(engine: Vllm, base_name: str, known: Recorded | None) -> Certificate:
+    """The same for the base; with nothing recorded of it, whether its numbers are finite."""
+    if known is not None:
+        return await certify(engine, base_name, replace(known, logprobs=known.base_logprobs))
+    served = await _ask(engine, base_name, PROMPTS)
+    return served if isinstance(served, Certificate) else Certificate(passed=True, mean=0.0, p99=0.0, most=0.0)
+
+
+async def first_forward(engine: Vllm, name: str, base_name: str) -> Recorded:
+    """For versions that nothing probed before: the engine itself records. Raises Rejected as a prober does."""
+    began = time.monotonic()
+    theirs, bases = await _ask(engine, name, PROMPTS), await _ask(engine, base_name, PROMPTS)
+    for answer in (theirs, bases):
+        if isinstance(answer, Certificate):
+            raise Rejected(answer.reasons)
+    assert not isinstance(theirs, Certificate)
+    assert not isinstance(bases, Certificate)
+    return recorded(
+        PROMPTS, theirs, bases, seconds=time.monotonic() - began, by=f"engine {engine.name}", effect_min=0.0
+    )
+
+
+def finite(found: Certificate) -> bool:
+    """Whether what did not pass was numbers at all."""
+    return all(each.code != "not_finite" for each in found.reasons)
+
+
+def fault(
+    *, is_finite: bool, known_here: bool, base_passed: bool, engine_known: bool, others_passed: bool
+) -> Literal["version", "replica", "both"]:
+    """Who is at fault when a version is not served as it was recorded.
+
+    `known_here`: an engine like this one certified it before; `others_passed`: another replica of now did. A base that
+    differs as well accuses the replica, but only where engines like it have certified something (`engine_known`): one
+    that never agreed with the prober would be restarted for ever. Numbers that are none poison the replica, whoever
+    made them.
+    """
+    innocent = known_here or others_passed or (engine_known and not base_passed)
+    if not is_finite:
+        return "replica" if innocent else "both"
+    return "replica" if innocent else "version"
+
+
+async def _ask(engine: Vllm, name: str, prompts: Sequence[Sequence[int]]) -> list[tuple[float, ...]] | Certificate:
+    asked = (engine.probe(name, prompt, tokens=1) for prompt in prompts)
+    found_all = await asyncio.gather(*asked, return_exceptions=True)
+    answers: list[Probe] = []
+    for each in found_all:
+        if isinstance(each, EngineRefused) and not isinstance(each, AdapterMissing):
+            code = "not_finite" if each.code == "engine_poisoned" else each.code
+            return Certificate(passed=False, mean=0.0, p99=0.0, most=0.0, reasons=(reason(code, str(each)),))
+        if isinstance(each, BaseException):
+            raise each
+        answers.append(each)
+    if not all(answer.finite for answer in answers):
+        found = reason(
+            "not_finite",
+            "a logprob that is not a finite number",
+            allowed="finite logprobs for every probe prompt",
+            advice="Train it again; a diverged or overflowing adapter cannot serve.",
+        )
+        return Certificate(passed=False, mean=0.0, p99=0.0, most=0.0, reasons=(found,))
+    return [answer.prompt_logprobs for answer in answers]

@@ -1,0 +1,67 @@
+"""Real vLLM against the probe: what was probed is certified, and nothing else is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from adapters.checks.parity import certificate
+from adapters.checks.probe import Recorded
+from gateway.engines.vllm import Vllm
+from tests.engines import MODEL, RunningEngine, tiny_adapter
+from training.base import PATH as BASE
+from training.probe.client import WarmProber
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytest.importorskip("peft")
+
+
+@pytest.fixture
+def folders(markers: Path, tmp_path: Path) -> Mapping[str, Path]:
+    """Strong, weak and barely different adapters."""
+    found = {word.name: word for word in sorted(markers.iterdir())[:3]}
+    found["quiet"] = tiny_adapter(tmp_path / "quiet", seed=3, scale=0.03)
+    found["plain"] = tiny_adapter(tmp_path / "plain", seed=4, scale=0.1)
+    name, source = next(iter(found.items()))
+    for label, factor in (("tenth", 0.1), ("nearly", 0.95)):
+        copy = found[f"{name} {label}"] = tmp_path / label
+        shutil.copytree(source, copy)
+        weights = load_file(copy / "adapter_model.safetensors")
+        weak = {k: np.ascontiguousarray(v * np.float32(factor)) if "lora_B" in k else v for k, v in weights.items()}
+        save_file(weak, copy / "adapter_model.safetensors")
+    return found
+
+
+@pytest.fixture
+async def engine(vllm_engine: RunningEngine) -> AsyncIterator[Vllm]:
+    vllm = Vllm("real", vllm_engine.url)
+    yield vllm
+    for name in await vllm.adapters():
+        await vllm.unload(name)
+    await vllm.close()
+
+
+async def test_each_adapter_is_certified_by_itself_and_by_no_other(
+    engine: Vllm, folders: Mapping[str, Path], tmp_path: Path
+) -> None:
+    prober = WarmProber(BASE, tmp_path / "probe.log", timeout_s=60)
+    known: dict[str, Recorded] = {}
+    try:
+        for name, folder in folders.items():
+            known[name] = await prober.probe(folder, digest=name)
+    finally:
+        await prober.close()
+    served: dict[str, list[tuple[float, ...]]] = {}
+    prompts = next(iter(known.values())).prompts
+    for name, folder in folders.items():
+        await engine.load(f"{name}@1", str(folder))
+    for name in [*folders, "base"]:
+        model = MODEL if name == "base" else f"{name}@1"
+        served[name] = [(await engine.probe(model, prompt, tokens=1)).prompt_logprobs for prompt in prompts]
+    passed = {(mine, theirs) for mine in known for theirs in served if certificate(known[mine], served[theirs]).passed}
+    assert passed == {(name, name) for name in known}
