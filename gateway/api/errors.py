@@ -10,6 +10,7 @@ import math
 import orjson
 
 from adapters import errors as adapter_errors
+from adapters.experiments import errors as experiment_errors
 from gateway import errors as gateway_errors
 from gateway.access import errors as access_errors
 from gateway.engines import errors as engine_errors
@@ -65,6 +66,13 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     adapter_errors.BadExport: (400, "invalid_request_error"),
     adapter_errors.MissingExtra: (501, "server_error"),
     adapter_errors.NoProber: (409, "invalid_request_error"),
+    experiment_errors.ExperimentError: (500, "server_error"),
+    experiment_errors.BadExperiment: (400, "invalid_request_error"),
+    experiment_errors.ExperimentNotFound: (404, "invalid_request_error"),
+    experiment_errors.ExperimentConflict: (409, "invalid_request_error"),
+    experiment_errors.ExperimentOver: (409, "invalid_request_error"),
+    experiment_errors.ProposalOver: (409, "invalid_request_error"),
+    experiment_errors.ExperimentsUnavailable: (503, "server_error"),
 }
 
 OURS = (
