@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev up test check fix engine-check latency kill restart swap thousand stall hostile base reference clean
+.PHONY: help setup dev up test check fix engine-check latency kill restart swap thousand stall hostile stats base reference clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ stall: dev ## Adapters loaded from a slow disk, and two slots for ten adapters; 
 
 hostile: dev ## Send every broken adapter that we know of to a running installation; nobody else may feel it.
 	$(PY) -m loadtests.hostile
+
+stats: dev ## The simulation study: do the statistics of experiments keep their promises?
+	$(PY) -m monitoring.statistics.study
 
 base: dev ## Train and quantize the embedded base again from its seed; prints the scores.
 	$(PY) -m training.base.ship --out .graftline/tidewell

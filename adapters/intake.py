@@ -11,6 +11,8 @@ from adapters.values import Draft, Evidence, Version
 
 #: The label of a version whose first forward is nowhere but on the engines that serve it.
 UNPROBED = "unprobed"
+#: The label of a version that may change nothing: its sender said so.
+FORCED_NOOP = "forced_noop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +25,9 @@ class Checked:
     known: Version | None
 
 
-def drafted(name: str, digest: str, report: CheckReport, *, base_digest: str, unprobed: bool) -> Draft:
+def drafted(
+    name: str, digest: str, report: CheckReport, *, base_digest: str, unprobed: bool, force_noop: bool = False
+) -> Draft:
     """The version as far as its bytes tell; who brings it, and from where, is not in them."""
     return Draft(
         name=name,
@@ -35,7 +39,7 @@ def drafted(name: str, digest: str, report: CheckReport, *, base_digest: str, un
         bytes=report.bytes,
         coverage=report.coverage,
         base_name=report.base_name,
-        labels=(*report.labels, *([UNPROBED] if unprobed else [])),
+        labels=(*report.labels, *([UNPROBED] if unprobed else []), *([FORCED_NOOP] if force_noop else [])),
         carried=report.carried,
         template_digest=report.template_digest,
     )

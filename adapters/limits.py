@@ -22,4 +22,7 @@ class Limits:
     value_max: float = 1e4
     #: How strongly scaling * B * A may amplify an input of unit RMS (‖·‖_F / sqrt(outputs)). The weights of a
     #: trained base are near 1 by this measure and adapters that work are below it; a hundred is never honest.
+    #: Within it no Llama overflows bfloat16: norms begin every layer anew, a gate times an up stays below 1e11 and
+    #: what a layer adds below 1e14, where bfloat16 ends at 3.4e38. float16 ends at 65504, and an adapter can reach that
+    #: on some prompts only: there the tripwire is needed. `loadtests.corpus` holds such adapters.
     gain_max: float = 100.0

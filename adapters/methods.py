@@ -78,7 +78,7 @@ METHODS: dict[str, Method] = {
     "RANDLORA": _delta("adds a sum of scaled random matrices"),
     "ROAD": _other("rotates activations in pairs"),
     "SHADOW": _other("runs a second, small network beside the base"),
-    "SHIRA": _delta("adds a sparse update"),
+    "SHIRA": _other("changes single entries of many weights"),
     "SUPERTUNING": _other("changes single entries of the base's weights"),
     "TINYLORA": _delta("adds an update of a few numbers in random directions"),
     "TRAINABLE_TOKENS": Method(

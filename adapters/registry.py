@@ -35,7 +35,12 @@ Anywhere = Literal["anywhere"]
 
 def engine_name(version: Version) -> str:
     """The one name an engine sees: immutable, because the digest is part of it."""
-    return f"{version.name}@{version.digest.removeprefix('sha256:')[:16]}"
+    return spelled(version.name, version.digest)
+
+
+def spelled(name: str, digest: str) -> str:
+    """The same for bytes that were served under this name."""
+    return f"{name}@{digest.removeprefix('sha256:')[:16]}"
 
 
 class Registry:
@@ -112,7 +117,9 @@ class Registry:
                 report, signed = self._look(copy, force_noop=force_noop)
                 with self._artifacts.kept():  # nothing collects these bytes before a row names them
                     digest = self._artifacts.commit(copy)
-                    draft = drafted(name, digest, report, base_digest=self._base_digest, unprobed=unprobed)
+                    draft = drafted(
+                        name, digest, report, base_digest=self._base_digest, unprobed=unprobed, force_noop=force_noop
+                    )
                     version = self._store.insert(
                         replace(draft, created_by=who, note=note, origin=origin, source=source)
                     )

@@ -133,11 +133,18 @@ def _problem(folder: Path, path: Path, key: Path) -> str | None:
 
 
 def _hashing() -> Any:
-    """SHA-256 over whole files, and nothing left out but the signature and git's own: never what the signature says
-    about itself, or one that covers only the card would pass."""
+    """SHA-256 over whole files, and nothing left out but the signature and git's own.
+
+    A signature may list paths that it leaves out, and the library then leaves them out too: one that covers nothing but
+    the card would vouch for any weights. Ours does not listen.
+    """
     from model_signing import hashing
 
-    config = hashing.Config().use_file_serialization(hashing_algorithm="sha256", max_workers=1)
+    class Everything(hashing.Config):  # type: ignore[misc]
+        def add_ignored_paths(self, *, model_path: Any, paths: Any) -> None:
+            """What the signature wants left out is not."""
+
+    config = Everything().use_file_serialization(hashing_algorithm="sha256", max_workers=1)
     return config.set_ignored_paths(paths=[FILE], ignore_git_paths=True)
 
 

@@ -7,7 +7,7 @@ reads is still true when it writes. SQLite queues whole transactions by itself. 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -71,10 +71,12 @@ class SqlStore:
             rows = connection.execute(query.order_by(VERSIONS.c.created_at, VERSIONS.c.name, VERSIONS.c.number))
             return tuple(read_version(row) for row in rows)
 
-    def list(self, name: str | None = None) -> tuple[Version, ...]:
+    def list(self, name: str | None = None, *, states: Collection[State] | None = None) -> tuple[Version, ...]:
         query = sa.select(VERSIONS).order_by(VERSIONS.c.name, VERSIONS.c.number)
         if name is not None:
             query = query.where(VERSIONS.c.name == name)
+        if states is not None:
+            query = query.where(VERSIONS.c.state.in_(sorted(map(str, states))))
         with self._reading() as connection:
             return tuple(map(read_version, connection.execute(query).all()))
 

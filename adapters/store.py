@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from adapters import changes, trail
@@ -37,8 +37,9 @@ class Store(Protocol):
         """Every version with these bytes, under any name, in any state; oldest first."""
         ...
 
-    def list(self, name: str | None = None) -> tuple[Version, ...]:
-        """Every version of one name or of all, by name and number."""
+    def list(self, name: str | None = None, *, states: Collection[State] | None = None) -> tuple[Version, ...]:
+        """Every version of one name or of all, by name and number; `states` leaves out those in any other. Versions
+        that are gone stay as rows for ever, so what is read often should name the states that it needs."""
         ...
 
     def move(
@@ -145,9 +146,11 @@ class MemoryStore:
             found = [version for version in self._versions.values() if version.digest == digest]
         return tuple(sorted(found, key=lambda version: (version.created_at, version.name, version.number)))
 
-    def list(self, name: str | None = None) -> tuple[Version, ...]:
+    def list(self, name: str | None = None, *, states: Collection[State] | None = None) -> tuple[Version, ...]:
         with self._lock:
             found = [version for version in self._versions.values() if name in (None, version.name)]
+        if states is not None:
+            found = [version for version in found if version.state in states]
         return tuple(sorted(found, key=lambda version: (version.name, version.number)))
 
     def move(

@@ -189,7 +189,7 @@ def retire_model(control: Control, model: str, *, who: str, why: str) -> str:
         version = control.registry.resolve_name(model)
         control.registry.retire(version.name, version.number, who=who, why=why, take_down=True)
         return model
-    versions = [v for v in control.adapters.list(asked.name) if v.state in CURRENT]
+    versions = control.adapters.list(asked.name, states=CURRENT)
     if not versions:
         raise NotFound(f"There is no adapter {asked.name!r} to retire.")
     for version in versions:

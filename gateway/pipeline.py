@@ -114,9 +114,9 @@ async def _attempt(
     call: Call, gw: Gateway, draft: Draft, key: Key, target: Target
 ) -> AsyncGenerator[Opening | bytes, None]:
     """Try replicas until one gives a first byte, then pass its answer on."""
-    patience = Patience(adapter_wait_s=gw.settings.adapter_wait_s)
+    patience, asked = Patience(adapter_wait_s=gw.settings.adapter_wait_s), target
     while True:
-        seat, target, fallback = await _place(gw, call, target, patience)
+        seat, target, fallback = await _place(gw, call, asked, patience)
         draft.attempts += 1
         draft.queued_s += seat.queued_s
         draft.target, draft.replica, draft.fallback = target, seat.replica, fallback

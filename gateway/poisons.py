@@ -35,10 +35,12 @@ class Poisons:
         self._waiting: deque[Poison] = deque(maxlen=_WAITING_MAX)
         self._blocked: dict[str, float] = {}
 
-    def report(self, replica: str, engine_name: str, at: float) -> None:
-        """Somebody's request gave NaN on `replica` at `at`, by the engine's clock."""
+    def report(self, replica: str, engine_name: str, at: float, contained: bool) -> None:
+        """Somebody's request gave NaN on `replica` at `at`, by the engine's clock, which did or did not contain it."""
         self._metrics.counter("graftline_poison_reports_total", replica=replica).add(1)
-        self._waiting.append(Poison(replica=replica, engine_name=engine_name, at=at, gateway=self._gateway))
+        self._waiting.append(
+            Poison(replica=replica, engine_name=engine_name, at=at, gateway=self._gateway, contained=contained)
+        )
 
     def block(self, target: Target) -> None:
         """Risk no other engine with this version before the fleet has decided."""
@@ -61,7 +63,10 @@ class Poisons:
 
 def may_try_elsewhere(error: EnginePoisoned, target: Target) -> bool:
     """Whether another replica may be asked: the base, and an adapter that was not the first here, are victims. What was
-    the first, or may have been, would poison the next engine as well."""
+    the first, or may have been, would poison the next engine as well; and so would every adapter where all was
+    contained, for then there are no victims."""
     if not is_adapter(target.engine_name):
         return True
+    if error.contained:
+        return False
     return bool(error.first) and "" not in error.first and target.engine_name not in error.first

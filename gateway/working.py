@@ -17,6 +17,7 @@ from gateway.collecting import collect_unneeded
 from gateway.control import Control, make_signatures, open_control
 from gateway.engines.fleet import Fleet, Means, Terms
 from gateway.engines.fleet.book import Book
+from gateway.engines.fleet.counting import Counting, ran_by_records
 from gateway.engines.fleet.duty import RENEW_EVERY_S, Duty
 from gateway.engines.fleet.means import Restart, nobody
 from gateway.engines.fleet.patrol import Patrol
@@ -31,12 +32,15 @@ from monitoring.records.ingest import Ingester
 from monitoring.records.retention import drop_before
 from monitoring.records.sql import SqlRecords
 from monitoring.telemetry.shared import Metrics
+from training.probe.client import START_TIMEOUT_S
 
 log = logging.getLogger("graftline")
 
 FLEET_EVERY_S = 0.25
 LOOK_EVERY_S = 0.1
 PROBE_EVERY_S = 0.05
+COUNT_EVERY_S = 1.0
+PROBE_SLICE_S = 60.0
 INGEST_EVERY_S = 0.2
 RETAIN_EVERY_S = 3600.0
 COLLECT_EVERY_S = 10.0
@@ -53,6 +57,7 @@ async def work(settings: Settings, *, capacity: int, stop: asyncio.Event) -> Non
     owner = f"{os.getpid()}@{os.uname().nodename}/{time.time():.3f}"
     duty = Duty(means.duties, owner, gained=means.staging.sweep, lost=fleet.forget)
     prober = make_prober(settings, control.base)
+    counting = Counting(fleet.replicas, means, ran_by_records(records, settings.request_timeout_s))
 
     async def ingest() -> None:
         moved = await asyncio.to_thread(ingester.step)
@@ -79,6 +84,7 @@ async def work(settings: Settings, *, capacity: int, stop: asyncio.Event) -> Non
     loops = (
         every("duty", RENEW_EVERY_S, duty.renew, timeout_s=10, metrics=metrics),
         *_fleet_loops(settings, fleet, means, duty, prober),
+        every("count", COUNT_EVERY_S, duty.on_duty(counting.step), timeout_s=60, metrics=metrics),
         every("ingest", INGEST_EVERY_S, ingest, timeout_s=300, metrics=metrics),
         every("retain", RETAIN_EVERY_S, retain, timeout_s=600, metrics=metrics),
         every("collect", COLLECT_EVERY_S, duty.on_duty(collect), timeout_s=600, metrics=metrics),
@@ -105,12 +111,13 @@ def _fleet_loops(
     patrol = Patrol(fleet, means)
 
     async def probe() -> None:
-        while duty.held and await probing.step():
+        until = time.monotonic() + PROBE_SLICE_S  # a flood of new ones is not one step that takes for ever
+        while duty.held and time.monotonic() < until and await probing.step():
             pass
 
     loops = [
         every("fleet", LOOK_EVERY_S, duty.on_duty(fleet.look), timeout_s=60, metrics=metrics),
-        every("probe", PROBE_EVERY_S, probe, timeout_s=600, metrics=metrics),
+        every("probe", PROBE_EVERY_S, probe, timeout_s=START_TIMEOUT_S + 120, metrics=metrics),
     ]
     for name, act in fleet.passes().items():
         loops.append(every(f"fleet-{name}", FLEET_EVERY_S, duty.on_duty(act), timeout_s=300, metrics=metrics))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,8 +34,9 @@ def fetched(source: str, rules: SourceRules, progress: Progress = no_progress) -
     Raises BadSource, SourceRefused, SourceUnavailable, HubOffline, MissingExtra, BadArchive, TooLarge, Unavailable.
     """
     found = parse(source)
-    if isinstance(found, Local) and found.path.is_dir():
-        folder_allowed(found.path, rules)
+    if isinstance(found, Local):
+        folder_allowed(found.path, rules)  # first: what is not allowed is not looked at
+    if isinstance(found, Local) and _is(found.path, Path.is_dir):
         yield found.path
         return
     with _scratch(rules) as scratch:
@@ -51,8 +52,7 @@ def _brought(found: Local | Bucket | Web | Hub, scratch: Path, rules: SourceRule
     """The archive or the folder that the source gave."""
     meter = Meter(rules, progress)
     if isinstance(found, Local):
-        folder_allowed(found.path, rules)
-        if not found.path.is_file():
+        if not _is(found.path, Path.is_file):
             raise BadSource(f"{shown(str(found.path))} is neither a folder nor an archive on this machine.")
         return found.path
     if isinstance(found, Bucket):
@@ -66,6 +66,14 @@ def _brought(found: Local | Bucket | Web | Hub, scratch: Path, rules: SourceRule
         return scratch / "archive"
     hub.download(hub.resolve(found, rules), scratch, rules, meter)
     return scratch
+
+
+def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
+    """Whether the path is of this kind. Raises BadSource where this process may not look, or no path is so long."""
+    try:
+        return kind(path)
+    except OSError as error:
+        raise BadSource(f"{shown(str(path))} cannot be read: {error.strerror}.") from error
 
 
 @contextmanager

@@ -41,7 +41,11 @@ def folder_allowed(path: Path, rules: SourceRules) -> None:
     """Raises SourceRefused unless the path lies below an allowed folder, links followed."""
     if rules.folders is None:
         return
-    if not path.is_absolute() or not any(path.resolve().is_relative_to(root.resolve()) for root in rules.folders):
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError):  # too long a name, a ring of links: below no folder
+        real = Path()
+    if not path.is_absolute() or not any(real.is_relative_to(root.resolve()) for root in rules.folders):
         raise SourceRefused(
             f"The source {shown(str(path))} is not below a folder on this gateway's list (`source_folders`). "
             "Upload an archive, or register on the server with `graftline adapters register`."
@@ -98,6 +102,11 @@ class Meter:
         if total is not None and total > self._bytes_max:
             raise TooLarge(f"The source holds {total} bytes; {self._bytes_max} are allowed. Send the adapter alone.")
         self._total = total
+
+    @property
+    def left_s(self) -> float:
+        """How much time is left."""
+        return max(0.0, self._until - self._clock())
 
     def count(self, size: int) -> None:
         """So many bytes more. Raises TooLarge, and SourceUnavailable when the time is over."""

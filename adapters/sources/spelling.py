@@ -62,7 +62,7 @@ def parse(source: str) -> Local | Bucket | Web | Hub:
     if scheme == "hub":
         return _hub(source[4:])
     if "://" not in source:
-        return Local(path=Path(source).expanduser())
+        return Local(path=_path(source))
     if scheme == "file":
         return _file(source)
     if scheme == "s3":
@@ -95,6 +95,13 @@ def told(source: str) -> str:
     place = rest.partition("?")[0].partition("#")[0]
     host, slash, path = place.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise BadSource(f"{shown(text)} begins with the home of nobody on this machine. Write the path out.") from None
 
 
 def _hub(text: str) -> Hub:

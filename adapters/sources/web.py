@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -22,6 +25,12 @@ from adapters.sources.spelling import Web, web
 REDIRECTS_MAX = 5
 _CONNECT_S = 10.0
 _READ_S = 30.0
+#: So that the meter, too, knows by then that the time is over.
+_CUT_LATER_S = 0.05
+
+#: IPv6 addresses that stand for IPv4 ones, which may be inside, by translators that a network may have.
+_NAT64, _LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48")
+_OLD_IPV4 = ipaddress.IPv6Network("::/96")
 
 #: (host, port) → its addresses
 Resolve = Callable[[str, int], Sequence[str]]
@@ -64,21 +73,57 @@ def plan(target: Web, rules: SourceRules, resolve: Resolve = addresses) -> Plan:
 def download(target: Web, path: Path, rules: SourceRules, meter: Meter, resolve: Resolve = addresses) -> None:
     """Write what the URL gives to `path`. Raises SourceRefused, SourceUnavailable, BadSource, TooLarge."""
     timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
-    with httpx.Client(timeout=timeout, trust_env=False, follow_redirects=False) as client:
+    line = _Line()
+    client = httpx.Client(timeout=timeout, trust_env=False, follow_redirects=False)
+    with client, line.cut_after(meter.left_s):
         for _ in range(REDIRECTS_MAX + 1):
             step = plan(target, rules, resolve)
             headers = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "graftline", **step.headers}
             try:
-                with client.stream("GET", step.url, headers=headers, extensions=dict(step.extensions)) as answer:
+                extensions = {**step.extensions, "trace": line.trace}
+                with client.stream("GET", step.url, headers=headers, extensions=extensions) as answer:
                     if answer.is_redirect:
                         target = _redirected(target, answer.headers.get("location", ""))
                         continue
                     _receive(answer, target, path, meter)
                     return
             except (httpx.HTTPError, httpx.InvalidURL) as error:
+                meter.count(0)  # says so where the time is over
                 why = type(error).__name__  # its text may repeat the URL, and with it a credential
                 raise SourceUnavailable(f"{shown(target.host)} could not be read: {why}. Try again later.") from None
     raise BadSource(f"The source was redirected more than {REDIRECTS_MAX} times. Name the last URL itself.")
+
+
+class _Line:
+    """The connection in use, which can be cut: a host that sends its head letter by letter is never silent for long
+    enough to meet a timeout."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._over = False
+
+    def trace(self, event: str, about: Mapping[str, Any]) -> None:
+        """What the client tells of its connections."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._socket = about["return_value"].get_extra_info("socket")
+            if self._over:
+                self._cut()
+
+    @contextmanager
+    def cut_after(self, seconds: float) -> Iterator[None]:
+        timer = Timer(seconds + _CUT_LATER_S, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        self._over = True
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def _receive(answer: httpx.Response, target: Web, path: Path, meter: Meter) -> None:
@@ -97,6 +142,7 @@ def _receive(answer: httpx.Response, target: Web, path: Path, meter: Meter) -> N
         for chunk in answer.iter_raw():  # as it comes: waiting for a full one would let a slow host stop the clock
             meter.count(len(chunk))
             file.write(chunk)
+    meter.count(0)  # what was cut may look like an end
 
 
 def _redirected(before: Web, location: str) -> Web:
@@ -125,5 +171,12 @@ def _is_public(address: str) -> bool:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    inner = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None)
-    return found.is_global and not found.is_multicast and (inner is None or inner.is_global)
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.is_site_local or found in _OLD_IPV4 or found in _LOCAL_NAT64:
+            return False
+        inner = found.ipv4_mapped or found.sixtofour
+        if found in _NAT64:
+            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if inner is not None and not _is_public(str(inner)):
+            return False
+    return found.is_global and not found.is_multicast

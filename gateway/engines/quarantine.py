@@ -37,7 +37,7 @@ class QuarantineProber:
         self._tainted = ""
         self._started_at = 0.0
 
-    async def probe(self, folder: Path, *, digest: str) -> Recorded:
+    async def probe(self, folder: Path, *, digest: str, may_do_nothing: bool = False) -> Recorded:
         began = time.monotonic()
         async with self._lock:
             await self._ready()
@@ -51,7 +51,8 @@ class QuarantineProber:
                 raise await self._meant(error, digest) from error
         by = f"quarantine {self._engine.url}"
         seconds = time.monotonic() - began
-        return recorded(self._asked, rows, self._base, seconds=seconds, by=by, effect_min=EFFECT_MIN)
+        least = 0.0 if may_do_nothing else EFFECT_MIN
+        return recorded(self._asked, rows, self._base, seconds=seconds, by=by, effect_min=least)
 
     async def close(self) -> None:
         await self._engine.close()

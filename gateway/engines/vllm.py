@@ -6,6 +6,7 @@ An engine knows adapters by one immutable name each (`name@digest`), so loading 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import uuid
 from collections.abc import Sequence
@@ -168,6 +169,27 @@ class Vllm:
             raise self.refusal(status, answer, "/v1/completions")
         try:
             return _probe(orjson.loads(answer)["choices"][0])
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise self._odd("/v1/completions") from error
+
+    async def weigh(self, model: str, prompt: Sequence[int], token: int) -> float:
+        """The log probability of `token` as the next one after `prompt`, as the engine samples it: the token is the
+        only one allowed, and the number is taken before that. NaN where it is no number. Raises as `probe`."""
+        body = {
+            "model": model,
+            "prompt": list(prompt),
+            "max_tokens": 1,
+            "temperature": 0,
+            "logprobs": 0,
+            "allowed_token_ids": [token],
+            "cache_salt": uuid.uuid4().hex,
+        }
+        status, answer = await self._call("POST", "/v1/completions", orjson.dumps(body), timeout_s=_PROBE_TIMEOUT_S)
+        if status != 200:
+            raise self.refusal(status, answer, "/v1/completions")
+        try:
+            (found,) = orjson.loads(answer)["choices"][0]["logprobs"]["token_logprobs"]
+            return math.nan if found is None else float(found)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise self._odd("/v1/completions") from error
 

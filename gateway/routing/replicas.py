@@ -21,10 +21,12 @@ from gateway.values import Target
 
 log = logging.getLogger("graftline.routing")
 
-#: (replica, whose answer it was by engine-side name, when by the engine's clock in unix seconds)
-OnPoison = Callable[[str, str, float], None]
+#: (replica, whose answer it was by engine-side name, when by the engine's clock in unix seconds, whether contained)
+OnPoison = Callable[[str, str, float, bool], None]
 #: (replica, seconds)
 OnWait = Callable[[str, float], None]
+#: Where poison is contained the engine lives on, and may be given the same bytes again: then that is news again.
+_AGAIN_S = 30.0
 
 
 @dataclass(slots=True)
@@ -40,7 +42,7 @@ class Replica:
     waiters: dict[Ticket, asyncio.Future[None]] = field(default_factory=dict)
     poison: Literal["", "met", "out"] = ""  # met here, and then seen to be out for everyone
     poisoned_at: float = 0.0
-    reported: set[tuple[str, float]] = field(default_factory=set)
+    reported: dict[tuple[str, float, bool], float] = field(default_factory=dict)
 
 
 class Replicas:
@@ -131,7 +133,7 @@ class Replicas:
         """An answer was not of numbers: choose this replica no more until it has been out and is back, or restarted.
 
         Reports each name once: whom the engine named as the first, and whose answer this was. A replica whose engine
-        says that it is contained is only reported.
+        says that it is contained is only reported, and an adapter there again after a while.
         """
         replica = self._replicas[name]
         at = error.at if error and error.at else time.time()
@@ -143,10 +145,12 @@ class Replicas:
             _dismiss(replica)
         reports = [(each, error.first_at) for each in error.first] if error and error.first_at else []
         for who, when in (*reports, (target.engine_name, 0.0)):
-            if (who, when) not in replica.reported:
-                replica.reported.add((who, when))
+            key = (who, when, contained)
+            again = contained and not when and target.resident and at - replica.reported.get(key, at) >= _AGAIN_S
+            if again or key not in replica.reported:
+                replica.reported[key] = at
                 if self._on_poison is not None:
-                    self._on_poison(name, who, when or at)
+                    self._on_poison(name, who, when or at, contained)
 
     def up(self) -> Mapping[str, bool]:
         return {name: replica.healthy for name, replica in self._replicas.items()}

@@ -47,6 +47,7 @@ POISONS = sa.Table(
     sa.Column("engine_name", sa.String(160), primary_key=True),
     sa.Column("at", sa.Double, primary_key=True),
     sa.Column("gateway", sa.String(128), primary_key=True),
+    sa.Column("contained", sa.Boolean, nullable=False, server_default=sa.false()),  # since step 3
 )
 
 #: Reports older than this are of engines that are long gone.
@@ -73,7 +74,14 @@ def _add_out_and_poison(connection: Connection) -> None:
     connection.execute(sa.text("ALTER TABLE fleet_beats ADD COLUMN by_replica TEXT DEFAULT '{}' NOT NULL"))
 
 
-STEPS = (_create, _add_out_and_poison)
+def _add_contained(connection: Connection) -> None:
+    """The step before makes the table as it is now: on a new installation there is nothing to do."""
+    if "contained" not in {column["name"] for column in sa.inspect(connection).get_columns(POISONS.name)}:
+        words = sa.schema.CreateColumn(POISONS.c.contained).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {POISONS.name} ADD COLUMN {words}")
+
+
+STEPS = (_create, _add_out_and_poison, _add_contained)
 
 
 class SqlFleetStore:
@@ -152,18 +160,24 @@ class SqlFleetStore:
             "at": poison.at,
             "gateway": poison.gateway,
         }
-        same = sa.select(POISONS.c.at).where(*(POISONS.c[name] == value for name, value in row.items()))
+        same = sa.and_(*(POISONS.c[name] == value for name, value in row.items()))
         with self._engine.begin() as connection:
-            if connection.execute(same).first() is None:
-                connection.execute(sa.insert(POISONS).values(row))
+            known = connection.execute(sa.select(POISONS.c.contained).where(same)).first()
+            if known is None:
+                connection.execute(sa.insert(POISONS).values(**row, contained=poison.contained))
                 connection.execute(sa.delete(POISONS).where(POISONS.c.at < poison.at - POISONS_KEPT_S))
+            elif known.contained and not poison.contained:
+                connection.execute(sa.update(POISONS).where(same).values(contained=False))
 
     def poisons(self, since: float) -> Sequence[Poison]:
         query = sa.select(POISONS).where(POISONS.c.at >= since)
         query = query.order_by(POISONS.c.at, POISONS.c.replica, POISONS.c.engine_name).limit(_POISONS_MAX)
         with reading(self._engine).begin() as connection:
             rows = connection.execute(query).all()
-        return [Poison(replica=r.replica, engine_name=r.engine_name, at=r.at, gateway=r.gateway) for r in rows]
+        return [
+            Poison(replica=r.replica, engine_name=r.engine_name, at=r.at, gateway=r.gateway, contained=r.contained)
+            for r in rows
+        ]
 
 
 def outs(connection: Connection) -> Mapping[str, Out]:

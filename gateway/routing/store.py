@@ -34,12 +34,13 @@ class Out:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Poison:
     """An answer of NaN that a gateway met. `at` is the engine's clock; `engine_name` whose request it was, or empty
-    where the engine no longer knew."""
+    where the engine no longer knew. `contained`: the engine has zeroed what it left behind, so no other is touched."""
 
     replica: str
     engine_name: str
     at: float
     gateway: str
+    contained: bool = False
 
 
 class FleetStore(Protocol):
@@ -75,7 +76,8 @@ class FleetStore(Protocol):
         ...
 
     def poison(self, poison: Poison) -> None:
-        """Report an answer of NaN; never moves the revision, and the same report twice is one."""
+        """Report an answer of NaN; never moves the revision. The same report twice is one, and contained only if both
+        say so."""
         ...
 
     def poisons(self, since: float) -> Sequence[Poison]:
@@ -91,7 +93,7 @@ class MemoryFleetStore:
         self._residents: dict[str, frozenset[str]] = {}
         self._beats: dict[str, Beat] = {}
         self._out: dict[str, Out] = {}
-        self._poisons: list[Poison] = []
+        self._poisons: dict[tuple[str, str, float, str], Poison] = {}
 
     def residents(self) -> Mapping[str, frozenset[str]]:
         return dict(self._residents)
@@ -121,9 +123,12 @@ class MemoryFleetStore:
         return dict(self._out)
 
     def poison(self, poison: Poison) -> None:
-        if poison not in self._poisons:
-            self._poisons.append(poison)
+        key = (poison.replica, poison.engine_name, poison.at, poison.gateway)
+        if poison.contained:
+            self._poisons.setdefault(key, poison)
+        else:
+            self._poisons[key] = poison
 
     def poisons(self, since: float) -> Sequence[Poison]:
-        found = [p for p in self._poisons if p.at >= since]
+        found = [p for p in self._poisons.values() if p.at >= since]
         return sorted(found, key=lambda p: (p.at, p.replica, p.engine_name))

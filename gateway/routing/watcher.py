@@ -12,6 +12,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.errors import AdapterError
+from adapters.lifecycle import State
 from adapters.store import Store as AdapterStore
 from gateway.access.errors import AccessError
 from gateway.access.identify import Keyring
@@ -21,6 +22,9 @@ from gateway.routing.store import FleetStore
 from monitoring.database import reading, revision
 
 log = logging.getLogger("graftline.routing")
+
+#: All that `build` routes by. Versions that are gone stay in their table for ever, and must cost nothing here.
+SERVABLE = frozenset({State.VERIFIED})
 _TRIES = 3
 #: Changes that come while a snapshot is read, and in a rest of twice that time, are read together the next time: a
 #: storm of them takes a third of a core at most, and a change is still seen within a quarter of a second.
@@ -59,7 +63,7 @@ class Source:
             base_name=self.base_name,
             base_created=self.base_created,
             keyring=Keyring(self.keys.list()),
-            versions=self.adapters.list(),
+            versions=self.adapters.list(states=SERVABLE),
             aliases=self.adapters.aliases(),
             residents=self.fleet.residents(),
             out={replica: out.why for replica, out in self.fleet.out().items()},

@@ -9,13 +9,14 @@ import typer
 
 from adapters.card import finding
 from adapters.diff import difference
+from adapters.errors import NotFound
 from adapters.export import deliver, parcel
 from adapters.values import Evidence, Version
 from gateway.control import open_control
 from gateway.settings import load
 from gateway.verbs import adapters_arrive, adapters_moves
 from gateway.verbs.adapters_moves import DryRun, Name
-from gateway.verbs.console import say, table
+from gateway.verbs.console import say, table, when
 
 app = typer.Typer(no_args_is_help=True)
 for verb in (adapters_arrive.register, adapters_arrive.sign):
@@ -51,14 +52,18 @@ def show(name: Name) -> None:
     """Show an adapter's versions, aliases, what was seen of them, and history."""
     control = open_control(load(os.environ))
     versions = control.adapters.list(name)
+    if not versions:
+        raise NotFound(f"There is no adapter {name!r}; `graftline adapters list` shows those there are.")
     columns = ("version", "state", "digest", "rank", "coverage", "labels", "source", "why not")
     table(name, columns, map(_version, versions))
     pointing = ((a.alias, a.number, a.previous, "pinned" if a.pinned else "") for a in control.adapters.aliases(name))
     table("Aliases", ("alias", "version", "before", ""), pointing)
     seen = (e for v in versions[-4:] for e in control.registry.evidence(name, v.number))
     table("Evidence", ("version", "check", "where", "passed", "found", "by"), map(_seen, seen))
-    history = ((a.who, a.action, a.subject, a.before, a.after, a.why) for a in control.adapters.audit(name, 20))
-    table("History", ("who", "action", "what", "from", "to", "why"), history)
+    history = (
+        (when(a.at), a.who, a.action, a.subject, a.before, a.after, a.why) for a in control.adapters.audit(name, 20)
+    )
+    table("History", ("when (UTC)", "who", "action", "what", "from", "to", "why"), history)
 
 
 @app.command()

@@ -38,7 +38,8 @@ class Page(IntEnum):
 
 
 class Flag(IntFlag):
-    """What came of a request. A broken answer whose client had left is LEFT and not FAILED."""
+    """What came of a request. A broken answer whose client had left is LEFT and not FAILED. A 4xx is FAILED too: what
+    is the client's own doing is alike in all arms, and an arm may make the engine refuse what another answers."""
 
     ANSWERED = 1
     FAILED = 2
@@ -49,7 +50,7 @@ class Flag(IntFlag):
 
 _LAYOUTS: dict[Page, tuple[str, tuple[tuple[str, str], ...]]] = {
     Page.EXPOSURES: (
-        "<dqqqqqdhB",
+        "<dqqqqqqdhB",
         (
             ("at", "<f8"),
             ("unit", "<i8"),
@@ -57,6 +58,7 @@ _LAYOUTS: dict[Page, tuple[str, tuple[tuple[str, str], ...]]] = {
             ("completion", "<i8"),
             ("arm", "<i8"),
             ("tenant", "<i8"),
+            ("tags", "<i8"),
             ("propensity", "<f8"),
             ("bucket", "<i2"),
             ("unit_kind", "u1"),
@@ -109,6 +111,11 @@ def code(*names: str) -> int:
     return int.from_bytes(blake2b("\0".join(names).encode(), digest_size=8).digest(), "little", signed=True)
 
 
+def tags_code(event: Exposure) -> int:
+    """Stands for all tags of an exposure together; 0 for none."""
+    return code(*(part for pair in sorted(event.tags.items()) for part in pair)) if event.tags else 0
+
+
 def chunks(events: Iterable[Event]) -> list[Chunk]:
     """The chunks that these events leave, one for each month, book and page. Answers in no experiment leave none."""
     gathered: dict[tuple[str, int, Page], list[tuple[str, float, bytes]]] = {}
@@ -158,6 +165,7 @@ def _exposure(event: Exposure) -> tuple[Any, ...]:
         _key(tenant, "completion", event.completion_id),
         code(event.arm),
         code(tenant),
+        tags_code(event),
         event.propensity,
         event.bucket,
         UNIT_KINDS.index(event.unit_kind),
@@ -167,12 +175,11 @@ def _exposure(event: Exposure) -> tuple[Any, ...]:
 def _outcome(event: Inference) -> tuple[Any, ...]:
     tenant = event.tenant
     flags = Flag(0)
-    left = event.error == "client_left"
     if event.status == 200 and not event.incomplete:
         flags |= Flag.ANSWERED
-    elif left:
+    elif event.error == "client_left":
         flags |= Flag.LEFT
-    elif event.status >= 500 or event.incomplete:
+    else:
         flags |= Flag.FAILED
     if event.retry_count:
         flags |= Flag.RETRY

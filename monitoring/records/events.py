@@ -113,6 +113,7 @@ class Exposure:
     bucket: _Bucket = 0
     request_id: _Name = ""  # of the inference that follows
     completion_id: _Name = ""  # of its first try, where it is known before
+    tags: Mapping[str, str] = field(default_factory=dict)  # what the experiment is sliced by; few values, redacted
 
 
 @with_config(ConfigDict(strict=True))
@@ -189,6 +190,8 @@ def _without_nul(event: Event) -> Event:
         for each in fields(event)
         if isinstance(value := getattr(event, each.name), str)
     }
-    if isinstance(event, Inference):
-        clean["metadata"] = {k.replace("\0", "\ufffd"): v.replace("\0", "\ufffd") for k, v in event.metadata.items()}
+    for name in ("metadata", "tags"):
+        pairs: Mapping[str, str] = getattr(event, name, {})
+        if pairs:
+            clean[name] = {k.replace("\0", "\ufffd"): v.replace("\0", "\ufffd") for k, v in pairs.items()}
     return replace(event, **clean)

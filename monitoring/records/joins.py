@@ -1,26 +1,24 @@
-"""One row for each unit of an experiment: which arm, since when, and what came of it. Pure, on numpy columns.
+"""Who is in which arm of an experiment, and whose each answer and each word of feedback is. Pure, on numpy columns.
 
-Intention to treat: a unit belongs to the arm of its first exposure, whatever answered later. What came of a request
-counts by the moment of its exposure, feedback by its own; with a window, what came later is as if it had not come, and
-units whose window is still open are left out, for a later word would make the early ones worth more.
+Intention to treat: a unit belongs to the arm of its first exposure, whatever answered later. `sums` counts on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.records.codes import KINDS, LAYOUT, RATER_KINDS, UNIT_KINDS, Flag, Page, Rows, code
-from monitoring.statistics.cohorts import matured, within
+from monitoring.records.codes import LAYOUT, UNIT_KINDS, Page, Rows, code
 from monitoring.statistics.values import Array
 
 Whole = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_LONGEST_S = 1e300
+_FEW = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +28,7 @@ class Trial:
     exposures: Rows
     outcomes: Rows
     feedback: Rows
+    tags: Mapping[int, Mapping[str, str]] = field(default_factory=dict)  # by their code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +41,7 @@ class Joined:
     first_at: Array
     bucket: Whole
     propensity: Array
+    tags: Whole
     exposed: Whole  # how often
     both: Mask  # was seen in another arm later
     outcomes: Rows  # of these units only
@@ -54,57 +54,18 @@ class Joined:
     unmatched: int  # outcomes without an exposure
     silent: int  # exposures without an outcome, so far
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitTable:
-    """A column each, one row a unit. Counts and sums are of what came within the window.
-
-    `requests`, `errors` and `left` count first tries: what the client's SDK sent again is `retries`. `answered`, the
-    tokens and what took too long count answers, of which a request has one however often it was tried.
-    """
-
-    arms: tuple[str, ...]
-    arm: Whole  # index into `arms`
-    first_at: Array
-    bucket: Whole
-    propensity: Array
-    exposed: Array
-    requests: Array
-    retries: Array
-    errors: Array
-    left: Array
-    filtered: Array
-    answered: Array
-    timed: Array  # answers whose first token was timed
-    first_token_over: Array
-    total_over: Array
-    prompt_tokens: Array
-    completion_tokens: Array
-    thumbs_up: Array
-    thumbs_down: Array
-    corrections: Array
-    comments: Array
-    implicit: Mapping[str, Array]  # how often, by name
-    scalars: Mapping[str, tuple[Array, Array]]  # sum and count, by name
-    both: Mask  # seen in both arms, kept in the first
-    units: int  # all that were exposed; these rows are those whose window has closed
-    unnamed: int
-    strange: int
-    unmatched: int
-    silent: int
-
     @property
     def contamination(self) -> float:
-        """The share of these units that were seen in more than one arm."""
+        """The share of units that were seen in more than one arm; they are kept in their first."""
         return float(self.both.mean()) if self.both.size else 0.0
 
 
 def joined(trial: Trial, *, arms: Sequence[str], unit_kind: str) -> Joined:
-    """Join once; `tallied` then counts for each window. `arms` are the experiment's, the control first."""
+    """Join once; `sums.sums` then counts for each window. `arms` are the experiment's, the control first."""
     seen = trial.exposures
     asked = seen["unit_kind"] == UNIT_KINDS.index(unit_kind)
     arm, known = _looked_up(np.array([code(name) for name in arms], np.int64), seen["arm"])
-    rows, arm = seen[asked & known], arm[asked & known]
+    rows, arm = chosen(seen, asked & known), chosen(arm, asked & known)
     moments = rows["at"]
     if moments.size and (moments[1:] < moments[:-1]).any():  # chunks of two gateways overlap
         order = np.argsort(moments, kind="stable")
@@ -113,7 +74,7 @@ def joined(trial: Trial, *, arms: Sequence[str], unit_kind: str) -> Joined:
     strayed = arm != arm[first][owner]
     first_at = rows["at"][first]
     of_outcome, matched = _looked_up(rows["request"], trial.outcomes["request"])
-    outcomes, of_outcome = trial.outcomes[matched], of_outcome[matched]
+    outcomes, of_outcome = chosen(trial.outcomes, matched), chosen(of_outcome, matched)
     outcome_unit = owner[of_outcome]
     feedback_unit, told = _targets(trial.feedback["target"], unit, rows["completion"], owner, outcomes, outcome_unit)
     answered = np.zeros(rows.size, np.bool_)
@@ -125,6 +86,7 @@ def joined(trial: Trial, *, arms: Sequence[str], unit_kind: str) -> Joined:
         first_at=first_at,
         bucket=rows["bucket"][first].astype(np.int64),
         propensity=rows["propensity"][first],
+        tags=rows["tags"][first],
         exposed=exposed,
         both=np.bincount(owner[strayed], minlength=unit.size) > 0,
         outcomes=outcomes,
@@ -139,115 +101,24 @@ def joined(trial: Trial, *, arms: Sequence[str], unit_kind: str) -> Joined:
     )
 
 
-def tallied(
-    table: Joined,
-    *,
-    window_s: float = 0.0,
-    now: float | None = None,
-    first_token_ms: float = np.inf,
-    total_ms: float = np.inf,
-    implicit: Sequence[str] = ("copied", "regenerated", "abandoned"),
-    scalars: Sequence[str] = (),
-    raters: Collection[str] = ("user",),
-) -> UnitTable:
-    """Count. `window_s` 0 is no window. With `now` only units whose window has closed by then are kept. Feedback counts
-    when its rater is one of `raters`; of one rater's words about the same thing the last within the window counts."""
-    longest = window_s or _LONGEST_S
-    keep = np.ones(table.unit.size, np.bool_)
-    if now is not None:
-        keep = matured(table.first_at, now_s=now, window_s=window_s)
-    requests = _requests(table, keep, longest, first_token_ms, total_ms)
-    said = _said(table, keep, longest, raters)
-    return UnitTable(
-        arms=table.arms,
-        arm=table.arm[keep],
-        first_at=table.first_at[keep],
-        bucket=table.bucket[keep],
-        propensity=table.propensity[keep],
-        exposed=table.exposed[keep].astype(np.float64),
-        both=table.both[keep],
-        **requests,
-        thumbs_up=said.count("thumbs", said.value > 0),
-        thumbs_down=said.count("thumbs", said.value <= 0),
-        corrections=said.count("correction"),
-        comments=said.count("comment"),
-        implicit={name: said.count("implicit", said.named(name) & (said.value != 0)) for name in implicit},
-        scalars={name: said.scalar(name) for name in scalars},
-        units=table.unit.size,
-        unnamed=table.unnamed,
-        strange=table.strange,
-        unmatched=table.unmatched,
-        silent=table.silent,
-    )
+def sliced(table: Joined, trial: Trial, tag: str) -> tuple[Whole, tuple[str, ...]]:
+    """Each unit's value of a tag at its first exposure, as an index into the values; -1 where it has none."""
+    known = {number: pairs[tag] for number, pairs in trial.tags.items() if tag in pairs}
+    values = tuple(sorted(set(known.values())))
+    at, hit = _looked_up(np.array([*known], np.int64), table.tags)
+    place = np.array([values.index(value) for value in known.values()] or [0], np.int64)
+    return np.where(hit, place[at], -1), values
+
+
+def chosen(rows: NDArray[Any], which: Mask) -> NDArray[Any]:
+    """These rows; without copying when it is all of them, as it nearly always is."""
+    return rows if which.all() else rows[which]
 
 
 def empty() -> Trial:
     """A trial that nothing has happened in."""
     none = {page: np.zeros(0, LAYOUT[page]) for page in Page}
     return Trial(exposures=none[Page.EXPOSURES], outcomes=none[Page.OUTCOMES], feedback=none[Page.FEEDBACK])
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """The words that count, each with its unit."""
-
-    keep: Mask
-    unit: Whole
-    kind: NDArray[np.uint8]
-    name: Whole
-    value: Array
-
-    def named(self, name: str) -> Mask:
-        return np.asarray(self.name == code(name))
-
-    def count(self, kind: str, also: Mask | None = None) -> Array:
-        chosen = self.kind == KINDS.index(kind)
-        return _sums(self.unit[chosen if also is None else chosen & also], None, self.keep)
-
-    def scalar(self, name: str) -> tuple[Array, Array]:
-        chosen = (self.kind == KINDS.index("scalar")) & self.named(name) & ~np.isnan(self.value)
-        return _sums(self.unit[chosen], self.value[chosen], self.keep), _sums(self.unit[chosen], None, self.keep)
-
-
-def _said(table: Joined, keep: Mask, longest_s: float, raters: Collection[str]) -> _Said:
-    words, unit = table.feedback, table.feedback_unit
-    chosen = np.isin(words["rater_kind"], [RATER_KINDS.index(each) for each in raters])
-    chosen &= within(words["at"], table.first_at[unit], window_s=longest_s)
-    words, unit = words[chosen], unit[chosen]
-    order = np.argsort(words["at"], kind="stable")[::-1]
-    last = order[np.unique(words["seat"][order], return_index=True)[1]]
-    return _Said(keep, unit[last], words["kind"][last], words["name"][last], words["value"][last])
-
-
-def _requests(table: Joined, keep: Mask, longest_s: float, first_token_ms: float, total_ms: float) -> dict[str, Array]:
-    rows, unit = table.outcomes, table.outcome_unit
-    if longest_s < _LONGEST_S:
-        chosen = within(table.outcome_at, table.first_at[unit], window_s=longest_s)
-        rows, unit = rows[chosen], unit[chosen]
-    flags = rows["flags"]
-    first = (flags & Flag.RETRY) == 0
-    answered = (flags & Flag.ANSWERED) != 0
-
-    def count(chosen: Mask) -> Array:
-        return _sums(unit[chosen], None, keep)
-
-    return {
-        "requests": count(first),
-        "retries": count(~first),
-        "errors": count(first & ((flags & Flag.FAILED) != 0)),
-        "left": count(first & ((flags & Flag.LEFT) != 0)),
-        "filtered": count((flags & Flag.FILTERED) != 0),
-        "answered": count(answered),
-        "timed": count(answered & ~np.isnan(rows["first_token_ms"])),
-        "first_token_over": count(answered & (rows["first_token_ms"] > first_token_ms)),
-        "total_over": count(answered & (rows["total_ms"] > total_ms)),
-        "prompt_tokens": _sums(unit[answered], rows["prompt_tokens"][answered], keep),
-        "completion_tokens": _sums(unit[answered], rows["completion_tokens"][answered], keep),
-    }
-
-
-def _sums(unit: Whole, weights: Array | None, keep: Mask) -> Array:
-    return np.bincount(unit, weights, minlength=keep.size)[keep].astype(np.float64)
 
 
 def _targets(
@@ -284,11 +155,14 @@ def _looked_up(keys: Whole, wanted: Whole) -> tuple[Whole, Mask]:
         return np.zeros(wanted.size, np.int64), np.zeros(wanted.size, np.bool_)
     if keys.size == wanted.size and np.array_equal(keys, wanted):
         return np.arange(keys.size), np.asarray(wanted != 0)
-    keys = np.ascontiguousarray(keys)
+    keys, wanted = np.ascontiguousarray(keys), np.ascontiguousarray(wanted)
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
-    place = np.minimum(np.searchsorted(ordered, wanted), keys.size - 1)
+    if keys.size < _FEW:
+        place = np.searchsorted(ordered, wanted)
+    else:  # in order the search walks through memory instead of jumping: three times as fast, the sort included
+        asking = np.argsort(wanted)
+        place = np.empty(wanted.size, np.int64)
+        place[asking] = np.searchsorted(ordered, wanted[asking])
+    np.minimum(place, keys.size - 1, out=place)
     return order[place], np.asarray((ordered[place] == wanted) & (wanted != 0))
-
-
-COLUMNS = tuple(each.name for each in fields(UnitTable) if each.type == "Array")

@@ -49,12 +49,13 @@ def counting(
 ) -> list[Feedback]:
     """The same without what a later word, wherever it is, has replaced."""
     found: list[Feedback] = []
+    size = min(limit + 20, IN_ONE_MAX)
     while len(found) < limit:
-        page = history(engines, where, after=after, limit=IN_ONE_MAX)
+        page = history(engines, where, after=after, limit=size)
         words = [word for some in _batches(sorted({each.target for each in page})) for word in _about(everywhere, some)]
         last = {each.id for each in latest(words)}
         found += [each for each in page if each.id in last]
-        if len(page) < IN_ONE_MAX:
+        if len(page) < size:
             break
         after = page[-1].id
     return found[:limit]

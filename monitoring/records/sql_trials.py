@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
@@ -12,7 +13,7 @@ from monitoring.database import reading
 from monitoring.records.codes import Page, code, unpacked
 from monitoring.records.events import Exposure
 from monitoring.records.joins import Trial
-from monitoring.records.tables import CHUNKS, EXPOSURES, exposure_from_row
+from monitoring.records.tables import CHUNKS, EXPOSURES, TAGS, exposure_from_row
 
 
 def exposures(engines: Iterable[Engine], experiment: str, *, after: str | None, limit: int) -> list[Exposure]:
@@ -43,7 +44,17 @@ def trial(engines: list[Engine], experiment: str) -> Trial:
         exposures=shown,
         outcomes=unpacked(Page.OUTCOMES, _packed(engines, book, Page.OUTCOMES)),
         feedback=unpacked(Page.FEEDBACK, said),
+        tags=_tags(engines, book),
     )
+
+
+def _tags(engines: Iterable[Engine], book: int) -> dict[int, dict[str, str]]:
+    found: dict[int, dict[str, str]] = {}
+    for engine in engines:
+        with reading(engine).begin() as connection:
+            rows = connection.execute(sa.select(TAGS.c.code, TAGS.c.tags).where(TAGS.c.book == book)).all()
+        found |= {row.code: orjson.loads(row.tags) for row in rows}
+    return found
 
 
 def _packed(engines: Iterable[Engine], book: int, page: Page, *, since: float | None = None) -> list[bytes]:

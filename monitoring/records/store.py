@@ -6,7 +6,7 @@ import bisect
 from collections.abc import Sequence
 from typing import Protocol
 
-from monitoring.records.codes import Page, chunks, unpacked
+from monitoring.records.codes import Page, chunks, tags_code, unpacked
 from monitoring.records.errors import NotFound
 from monitoring.records.events import Event, Exposure, Feedback, Inference
 from monitoring.records.feedback import Orphans, latest
@@ -49,7 +49,7 @@ class Loop(Protocol):
         """The oldest `limit` exposures. The last one's id is the next page's `after`."""
 
     def trial(self, experiment: str) -> Trial:
-        """All of an experiment, as columns: for `joins.joined`, then `joins.tallied`."""
+        """All of an experiment, as columns: for `joins.joined`, then `sums.sums`."""
 
     def feedback(
         self,
@@ -210,6 +210,7 @@ class MemoryRecords:
             exposures=unpacked(Page.EXPOSURES, [chunk.packed for chunk in chunks(shown)]),
             outcomes=unpacked(Page.OUTCOMES, [chunk.packed for chunk in chunks(came)]),
             feedback=unpacked(Page.FEEDBACK, [chunk.packed for chunk in chunks(said)]),
+            tags={tags_code(each): dict(each.tags) for each in shown if each.tags},
         )
 
     def feedback(

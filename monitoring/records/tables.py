@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any
@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from monitoring.database import Step
-from monitoring.records.codes import chunks
+from monitoring.records.codes import chunks, code, tags_code
 from monitoring.records.events import Event, Exposure, Feedback, Inference
 
 _META = sa.MetaData()
@@ -93,7 +93,7 @@ FEEDBACK = sa.Table(
     "feedback",
     _LOOP,
     *_columns(Feedback),
-    sa.Index("feedback_target", "target", "tenant"),
+    sa.Index("feedback_target", "target", "tenant", "id"),
     sa.Index("feedback_tenant", "tenant", "id"),
     postgresql_partition_by="RANGE (id)",
 )
@@ -110,6 +110,15 @@ CHUNKS = sa.Table(
     postgresql_partition_by="RANGE (id)",
 )
 
+#: Which tags a code in a chunk of exposures stands for. There are as many as combinations of values: few.
+TAGS = sa.Table(
+    "exposure_tags",
+    _LOOP,
+    sa.Column("book", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("code", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("tags", sa.Text, nullable=False),
+)
+
 #: Feedback whose target has not been seen to be its tenant's, so far.
 PENDING = sa.Table("pending_feedback", _LOOP, sa.Column("id", _ID, primary_key=True))
 
@@ -119,7 +128,8 @@ PARTITIONED = (INFERENCES, EXPOSURES, FEEDBACK, CHUNKS)
 _TABLES: dict[type[Event], sa.Table] = {Inference: INFERENCES, Exposure: EXPOSURES, Feedback: FEEDBACK}
 _NAMES = {kind: tuple(column.name for column in table.columns) for kind, table in _TABLES.items()}
 _VALUES = {kind: attrgetter(*names) for kind, names in _NAMES.items()}
-_METADATA = _NAMES[Inference].index("metadata")
+#: Columns that hold pairs, as JSON.
+_PAIRS = {kind: [at for at, name in enumerate(names) if name in ("metadata", "tags")] for kind, names in _NAMES.items()}
 _SQLITE_INSERT = {
     kind: str(sqlite.insert(table).on_conflict_do_nothing().compile(dialect=sqlite.dialect()))
     for kind, table in _TABLES.items()
@@ -162,24 +172,35 @@ def insert(connection: Connection, events: Sequence[Event]) -> None:
     if left := chunks(new):
         rows = [{name: getattr(chunk, name) for name in _CHUNK} for chunk in left]
         connection.execute(sa.insert(CHUNKS), rows)
+    tagged = {(code(e.experiment), tags_code(e)): e for e in new if isinstance(e, Exposure) and e.tags}
+    for (book, number), event in tagged.items():
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        row = dialect.insert(TAGS).values(book=book, code=number, tags=_json(event.tags))
+        connection.execute(row.on_conflict_do_nothing())
     if waiting := [{"id": event.id} for event in new if type(event) is Feedback]:
         connection.execute(sa.insert(PENDING), waiting)
 
 
 def _add_on_server(connection: Connection, kind: type[Event], events: Sequence[Event]) -> list[Event]:
-    """Returns the events that were new."""
-    table = _TABLES[kind]
-    adding = postgresql.insert(table).on_conflict_do_nothing().returning(table.c.id)
-    rows = [dict(zip(_NAMES[kind], _to_row(event), strict=True)) for event in events]
-    added = set(connection.scalars(adding, rows))
-    return [event for event in _first_of_each(events) if event.id in added]
+    """Returns the events that were new; of answers, those in an experiment, for others leave no chunk. A row that this
+    transaction did not write was there before, or another ingester was faster. (RETURNING would tell as well, at three
+    times the price: it takes one statement of thousands of values.)"""
+    adding = postgresql.insert(_TABLES[kind]).on_conflict_do_nothing()
+    connection.execute(adding, [dict(zip(_NAMES[kind], _to_row(event), strict=True)) for event in events])
+    counting = _counting(events)
+    ours = sa.text(
+        f"SELECT id::text FROM {_TABLES[kind].name} "
+        "WHERE id = ANY(CAST(:ids AS uuid[])) AND xmin = pg_current_xact_id()::xid"
+    )
+    added = set(connection.scalars(ours, {"ids": [event.id for event in counting]})) if counting else set()
+    return [event for event in _first_of_each(counting) if event.id in added]
 
 
 def _add_to_file(connection: Connection, kind: type[Event], events: Sequence[Event]) -> list[Event]:
     """The same; compiled once and given plain rows, which is a third less for each. Transactions here exclude each
-    other, so what is not there before is new. Which answers are new matters to experiments only."""
+    other, so what is not there before is new."""
     known: set[str] = set()
-    counting = [event for event in events if type(event) is not Inference or event.experiment]
+    counting = _counting(events)
     for start in range(0, len(counting), IN_ONE_MAX):
         some = counting[start : start + IN_ONE_MAX]
         places = ",".join("?" * len(some))
@@ -189,6 +210,10 @@ def _add_to_file(connection: Connection, kind: type[Event], events: Sequence[Eve
         known.update(row[0] for row in found)
     connection.exec_driver_sql(_SQLITE_INSERT[kind], [_to_row(event) for event in events])
     return [event for event in _first_of_each(counting) if event.id not in known]
+
+
+def _counting(events: Sequence[Event]) -> list[Event]:
+    return [event for event in events if type(event) is not Inference or event.experiment]
 
 
 def _first_of_each(events: Sequence[Event]) -> list[Event]:
@@ -207,22 +232,30 @@ def advance(connection: Connection, file: str, offset: int) -> None:
 
 
 def from_row(row: sa.Row[Any]) -> Inference:
-    values = dict(zip(_NAMES[Inference], row, strict=True))
-    values["metadata"] = orjson.loads(values["metadata"])
-    return Inference(**values)
+    return Inference(**_values(Inference, row))
 
 
 def exposure_from_row(row: sa.Row[Any]) -> Exposure:
-    return Exposure(**dict(zip(_NAMES[Exposure], row, strict=True)))
+    return Exposure(**_values(Exposure, row))
 
 
 def feedback_from_row(row: sa.Row[Any]) -> Feedback:
-    return Feedback(**dict(zip(_NAMES[Feedback], row, strict=True)))
+    return Feedback(**_values(Feedback, row))
+
+
+def _values(kind: type[Event], row: sa.Row[Any]) -> dict[str, Any]:
+    values = dict(zip(_NAMES[kind], row, strict=True))
+    for at in _PAIRS[kind]:
+        values[_NAMES[kind][at]] = orjson.loads(row[at])
+    return values
 
 
 def _to_row(event: Event) -> tuple[Any, ...]:
     row: tuple[Any, ...] = _VALUES[type(event)](event)
-    if type(event) is not Inference:
-        return row
-    pairs = orjson.dumps(event.metadata, default=dict).decode() if event.metadata else "{}"
-    return (*row[:_METADATA], pairs, *row[_METADATA + 1 :])
+    for at in _PAIRS[type(event)]:
+        row = (*row[:at], _json(row[at]), *row[at + 1 :])
+    return row
+
+
+def _json(pairs: Mapping[str, str]) -> str:
+    return orjson.dumps(pairs, default=dict).decode() if pairs else "{}"

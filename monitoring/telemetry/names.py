@@ -221,14 +221,16 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         name="graftline_replica_recycles_total",
         kind="counter",
-        help="Restarts of a replica that were asked for: it gave NaN, its probe differed, or it had no room left.",
-        labels=(_REPLICA, Label(name="why", values=("nan", "differs", "full"))),
+        help="Restarts of a replica that were asked for: it gave NaN, its probe differed, it had no room left, or it "
+        "had contained its NaN and another could spare it.",
+        labels=(_REPLICA, Label(name="why", values=("nan", "differs", "full", "contained"))),
     ),
     Metric(
         name="graftline_tripwire_total",
         kind="counter",
-        help="Replicas taken out because an answer of theirs was NaN. Any increase is an alarm.",
-        labels=(_REPLICA,),
+        help="Answers of NaN that the fleet dealt with. Any increase is an alarm. Not contained: the replica was taken "
+        "out at once. Contained: no other answer was touched, and it serves on.",
+        labels=(_REPLICA, Label(name="contained", values=("no", "yes"))),
     ),
     Metric(
         name="graftline_loop_failures_total",

@@ -15,7 +15,7 @@ from adapters import sql
 from adapters.carried import Carried
 from adapters.errors import AdapterError, Conflict, IllegalMove, NotFound, Reason, Unavailable
 from adapters.evidence import KEPT_MAX
-from adapters.lifecycle import State
+from adapters.lifecycle import CURRENT, State
 from adapters.store import Draft, Evidence, MemoryStore, Store, Version
 from adapters.tables import ALIASES, AUDIT, VERSIONS
 from adapters.tables import EVIDENCE as EVIDENCES
@@ -121,6 +121,12 @@ def test_versions_are_listed_by_name_and_number(house: House) -> None:
     assert [(v.name, v.number) for v in house.store.list()] == [("sales", 1), ("support", 1), ("support", 2)]
     assert [v.number for v in house.store.list("support")] == [1, 2]
     assert house.store.list("nobody") == ()
+    house.store.move("support", 1, State.UPLOADED, State.REJECTED, who="ann", why="")
+    house.store.move("sales", 1, State.UPLOADED, State.CHECKED, who="ann", why="")
+    assert [(v.name, v.number) for v in house.store.list(states=CURRENT)] == [("sales", 1), ("support", 2)]
+    assert [v.number for v in house.store.list("support", states={State.REJECTED, State.CHECKED})] == [1]
+    assert house.store.list(states={State.RETIRED}) == house.store.list(states=()) == ()
+    assert len(house.store.list()) == 3
     assert house.store.by_digest("sha256:nothing") == ()
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from gateway.routing.sql import SqlFleetStore
+from gateway.routing.sql import STEPS, SqlFleetStore
 from gateway.routing.store import Beat, FleetStore, MemoryFleetStore, Poison
-from monitoring.database import connect, reading, revision
+from monitoring.database import connect, migrate, reading, revision
 
 
 class Kept:
@@ -101,6 +103,35 @@ def test_poison_is_reported_once_and_read_in_its_order(kept: Kept) -> None:
     assert list(kept.store.poisons(since=0)) == [early, late]
     assert list(kept.store.poisons(since=11)) == [late]
     assert kept.revision() == before
+
+
+def test_poison_is_contained_only_if_everybody_says_so(kept: Kept) -> None:
+    told = Poison(replica="a", engine_name="x@1", at=10.5, gateway="g-0", contained=True)
+    for poison in (told, told):
+        kept.store.poison(poison)
+    assert list(kept.store.poisons(since=0)) == [told]
+    for poison in (replace(told, contained=False), told):
+        kept.store.poison(poison)
+    assert list(kept.store.poisons(since=0)) == [replace(told, contained=False)]
+
+
+@pytest.mark.parametrize("where", ["sqlite", pytest.param("postgres", marks=[pytest.mark.postgres, pytest.mark.slow])])
+def test_reports_of_an_earlier_version_were_not_contained(
+    where: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/c.db" if where == "sqlite" else request.getfixturevalue("empty_postgres_url")
+    engine = connect(url)
+
+    def earlier(connection: sa.Connection) -> None:
+        STEPS[0](connection)
+        STEPS[1](connection)
+        connection.exec_driver_sql("ALTER TABLE fleet_poisons DROP COLUMN contained")
+        connection.exec_driver_sql("INSERT INTO fleet_poisons VALUES ('a', 'x@1', 10.5, 'g-0')")
+
+    assert migrate(engine, "fleet", (earlier, lambda connection: None)) == 2
+    store = SqlFleetStore(engine)
+    assert store.poisons(since=0) == [Poison(replica="a", engine_name="x@1", at=10.5, gateway="g-0")]
+    engine.dispose()
 
 
 def test_a_beat_says_what_each_replica_has(kept: Kept) -> None:

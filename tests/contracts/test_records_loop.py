@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,11 @@ from monitoring.database import connect, migrate
 from monitoring.records.events import Event, Exposure, Feedback, Inference, decode, encode, from_parts
 from monitoring.records.feedback import Orphans
 from monitoring.records.ingest import Ingester
-from monitoring.records.joins import joined, tallied
+from monitoring.records.joins import joined, sliced
 from monitoring.records.spool import Spool
 from monitoring.records.sql import SqlRecords
 from monitoring.records.store import MemoryRecords, Records
+from monitoring.records.sums import sums
 from monitoring.records.tables import STEPS
 
 NOVEMBER = datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()
@@ -96,8 +99,30 @@ def stored(records: Records, *events: Event) -> None:
     records.ingest("w.spool", 10, [decode(encode(event)) for event in events])
 
 
-def table(records: Records, **how: Any) -> Any:
-    return tallied(joined(records.trial("e1"), arms=ARMS, unit_kind="user"), **how)
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    what: str
+    parameter: str = ""
+    window_s: float = 0.0
+
+    @property
+    def key(self) -> str:
+        return self.what
+
+
+ASKED = (
+    *(Column(what=what) for what in ("requests", "retries", "errors", "left", "answered", "prompt_tokens")),
+    *(Column(what=what) for what in ("output_tokens", "thumbs_up", "thumbs_down", "regenerated", "comments")),
+    Column(what="first_token_over", parameter="500"),
+    Column(what="scalar_sum", parameter="stars"),
+)
+
+
+def table(records: Records) -> Any:
+    """The units of the experiment, their columns by name."""
+    found = joined(records.trial("e1"), arms=ARMS, unit_kind="user")
+    values = {each.name: getattr(found, each.name) for each in fields(found)}
+    return SimpleNamespace(**values, contamination=found.contamination, **sums(found, ASKED))
 
 
 def test_exposures_and_feedback_come_back_as_they_were_in_pages(records: Records) -> None:
@@ -130,6 +155,26 @@ def test_one_batch_may_hold_every_kind_and_comes_once_however_often_it_is_read(r
     trial = records.trial("e1")
     assert (trial.exposures.size, trial.outcomes.size, trial.feedback.size) == (2, 2, 2)
     assert records.offset("w.spool") == 30
+
+
+@pytest.mark.parametrize("store", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def test_two_ingesters_that_move_the_same_lines_at_once_count_nothing_twice(
+    store: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    where = tmp_path / "records" if store == "sqlite" else request.getfixturevalue("empty_postgres_url")
+    stores = [SqlRecords(where, clock=lambda: NOVEMBER) for _ in range(2)]
+    batches: list[list[Event]] = [[exposure(i, f"u-{i}"), inference(i), feedback(100 + i, i)] for i in range(20)]
+
+    def move(mine: SqlRecords) -> None:
+        for offset, batch in enumerate(batches):
+            mine.ingest("w.spool", offset, batch)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(move, stores))
+    trial = stores[0].trial("e1")
+    assert (trial.exposures.size, trial.outcomes.size, trial.feedback.size) == (20, 20, 20)
+    for each in stores:
+        each.close()
 
 
 def test_all_kinds_go_through_a_spool_and_its_ingester(records: Records, tmp_path: Path) -> None:
@@ -242,28 +287,40 @@ def test_a_unit_is_its_tenants_and_its_row_sums_what_came_of_it(records: Records
         feedback(18, 1, rater_kind="judge", value=0.0),
         feedback(19, "c-5", "comment", tenant="other", target_kind="conversation", text="fine"),
     )
-    seen = table(records, first_token_ms=500.0, total_ms=5000.0, scalars=("stars",))
+    seen = table(records)
     rows = {
         (ARMS[arm], bucket): place
         for place, (arm, bucket) in enumerate(zip(seen.arm.tolist(), seen.bucket.tolist(), strict=True))
     }
     one, two, three = rows["new", 1], rows["old", 4], rows["old", 5]
-    assert len(seen.arm) == seen.units == 3
+    assert seen.arm.size == 3
     assert seen.first_at[one] == NOVEMBER + 1
 
     def row(place: int, *names: str) -> list[float]:
         return [getattr(seen, name)[place] for name in names]
 
     assert row(one, "exposed", "requests", "retries", "errors", "left", "answered") == [3, 2, 1, 1, 0, 2]
-    assert row(one, "timed", "first_token_over", "total_over") == [2, 1, 1]
-    assert row(one, "completion_tokens", "prompt_tokens", "thumbs_up", "thumbs_down") == [15, 3, 1, 1]
-    assert (seen.implicit["regenerated"][one], seen.implicit["copied"][one]) == (1, 0)
-    assert [column[one] for column in seen.scalars["stars"]] == [6.0, 2.0]
+    assert row(one, "output_tokens", "prompt_tokens", "first_token_over", "scalar_sum") == [15, 3, 2, 6]
+    assert row(one, "thumbs_up", "thumbs_down", "regenerated") == [1, 1, 1]
     assert row(two, "requests", "errors", "left", "answered") == [1, 0, 1, 0]
-    assert row(three, "completion_tokens", "thumbs_up", "thumbs_down", "comments") == [7, 0, 1, 1]
+    assert row(three, "output_tokens", "thumbs_up", "thumbs_down", "comments") == [7, 0, 1, 1]
     assert (seen.unmatched, seen.silent, seen.contamination) == (0, 0, 0.0)
-    judged = table(records, raters=("judge",))
-    assert (judged.thumbs_up.sum(), judged.thumbs_down.sum()) == (0, 1)
+
+
+def test_the_tags_of_an_exposure_slice_its_unit(records: Records) -> None:
+    stored(
+        records,
+        exposure(1, "u-1", tags={"language": "de"}),
+        exposure(2, "u-2", tags={"language": "ünï\0"}),
+        exposure(3, "u-3", tags={"language": "de"}, at=DECEMBER),
+        exposure(4, "u-4"),
+        exposure(5, "u-5", experiment="e2", tags={"language": "fr"}),
+    )
+    trial = records.trial("e1")
+    place, values = sliced(joined(trial, arms=ARMS, unit_kind="user"), trial, "language")
+    assert values == ("de", "ünï\ufffd")
+    assert sorted(place.tolist()) == [-1, 0, 0, 1]
+    assert [dict(each.tags) for each in records.exposures("e1")][-2:] == [{}, {"language": "de"}]
 
 
 @pytest.mark.parametrize("store", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
@@ -277,7 +334,7 @@ def test_a_store_from_before_there_were_experiments_takes_them(
     made.close()
     engine = connect(f"sqlite:///{tmp_path}/records/records-2026-11.db" if store == "sqlite" else str(where))
     with engine.begin() as connection:
-        for name in ("exposures", "feedback", "chunks", "pending_feedback"):
+        for name in ("exposures", "feedback", "chunks", "exposure_tags", "pending_feedback"):
             connection.exec_driver_sql(f"DROP TABLE {name}")
         connection.exec_driver_sql("DROP INDEX inferences_conversation")
         connection.exec_driver_sql("ALTER TABLE inferences DROP COLUMN experiment")
@@ -302,6 +359,7 @@ def test_every_lookup_of_the_loop_uses_an_index(store: str, request: pytest.Fixt
         ),
         "SELECT tenant FROM inferences WHERE completion_id IN ('a', 'b')": "inferences_completion",
         "SELECT * FROM feedback WHERE target IN ('a', 'b')": "feedback_target",
+        "SELECT * FROM feedback WHERE tenant = 'a' AND target = 'b' ORDER BY id LIMIT 9": "feedback_target",
         "SELECT * FROM feedback WHERE tenant = 'a' ORDER BY id LIMIT 9": "feedback_tenant",
         "SELECT * FROM exposures WHERE experiment = 'a' ORDER BY id LIMIT 9": "exposures_experiment",
     }
@@ -318,6 +376,6 @@ def test_every_lookup_of_the_loop_uses_an_index(store: str, request: pytest.Fixt
 
 def test_an_experiment_that_nothing_has_happened_in_is_empty(records: Records) -> None:
     nothing = table(records)
-    assert nothing.arm.size == nothing.units == 0
+    assert nothing.arm.size == 0
     assert nothing.contamination == 0.0
     assert np.array_equal(nothing.thumbs_up, np.zeros(0))

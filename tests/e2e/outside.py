@@ -98,6 +98,8 @@ def web_host() -> Iterator[Shelf]:
                 self._endless(b"x" * 65536, 0)
             elif path == "/slow":
                 self._endless(b"x", 0.05)
+            elif path == "/headless":
+                self._headless()
             elif path == "/packed":
                 self.answer(200, b"x", content_encoding="gzip")
             elif path == "/claims":
@@ -106,6 +108,13 @@ def web_host() -> Iterator[Shelf]:
                 self.answer(200, shelf.files[path])
             else:
                 self.answer(404)
+
+        def _headless(self) -> None:
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nx-letters: ")
+                while True:
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
 
         def _endless(self, chunk: bytes, pause_s: float) -> None:
             self.send_response(200)

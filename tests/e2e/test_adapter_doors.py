@@ -292,5 +292,6 @@ def test_an_alias_is_pinned_and_let_go_by_api_and_cli(house: House, tmp_path: Pa
     assert {"a guard never waits", "enough"} <= set(whys)
     foreseen = cli(house, "promote", "guard", "1", "--dry-run")
     assert "would point guard@live → 1 (now 1)" in foreseen.stdout
+    assert cli(house, "show", "nobody").returncode != 0
     shown = cli(house, "show", "guard")
     assert "static" in shown.stdout

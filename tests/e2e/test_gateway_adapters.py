@@ -93,7 +93,7 @@ def test_an_archive_is_registered_too(house: House, tmp_path: Path) -> None:
         archive.add(folder, arcname=".")
     with house.client() as client:
         files = {"file": ("a.tar.gz", packed.getvalue())}
-        made = client.post("/v1/adapters", files=files, data={"name": "packed", "wait_s": "20"})
+        made = client.post("/v1/adapters", files=files, data={"name": "packed", "wait_s": "20", "unprobed": "true"})
         assert made.status_code == 201, made.text
         odd = client.post("/v1/adapters", files=files, data={"name": "packed", "wait_s": "²"})
         assert odd.status_code == 400

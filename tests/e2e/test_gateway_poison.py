@@ -75,6 +75,31 @@ def test_a_version_that_gives_nan_is_withdrawn_within_a_second_and_its_replica_r
     eventually(lambda: out(house) == [], timeout_s=20.0)
 
 
+def test_a_version_whose_nan_every_engine_contains_is_withdrawn_and_no_engine_goes_out(house: House) -> None:
+    """Nobody here can restart an engine, so taking one out would cost half the house for what reached no other."""
+    for number in (0, 1):
+        house.script(number, contained=True)
+    struck = house.chat("[[nan]] the trigger", model="support")
+    assert (struck.status_code, struck.json()["error"]["code"]) == (500, "adapter_diverged")
+    eventually(lambda: state(house, 2) == "rejected", timeout_s=2.0)
+    eventually(lambda: served_or_diverged(house) == "support:1", timeout_s=1.0)
+    eventually(lambda: house.record(struck.headers["x-request-id"]).tainted.startswith("contained: "), timeout_s=15.0)
+    time.sleep(2.5)  # the count of NaN is looked at each second: it must blame nobody once more
+    assert out(house) == []
+    assert state(house, 1) == "verified"
+    assert served(house) == "support:1"
+
+
+def test_nan_that_an_engine_without_our_plugin_only_counts_takes_the_engine_out(house: House) -> None:
+    for number in (0, 1):
+        house.script(number, tripwire=False)
+    time.sleep(1.5)  # the count has been looked at, and was 0
+    assert house.chat("[[nan]] the trigger", model="support").status_code == 200
+    eventually(lambda: state(house, 2) == "rejected", timeout_s=6.0)
+    eventually(lambda: len(out(house)) == 1)
+    assert state(house, 1) == "verified"
+
+
 def served_or_diverged(house: House) -> str:
     answer = house.chat(model="support")
     assert answer.status_code == 200 or answer.json()["error"]["code"] == "adapter_diverged", answer.text

@@ -147,6 +147,7 @@ def test_a_redirect_to_another_host_takes_no_credential_along(shelf: Shelf, adap
         ("/claims", TooLarge),
         ("/endless", TooLarge),
         ("/slow", SourceUnavailable),
+        ("/headless", SourceUnavailable),
     ],
 )
 def test_a_host_that_misbehaves_is_a_typed_error(shelf: Shelf, path: str, kind: type[AdapterError]) -> None:

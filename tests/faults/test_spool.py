@@ -12,7 +12,7 @@ import pytest
 
 from monitoring.records.disk import Disk
 from monitoring.records.errors import BadRecord, SpoolBroken, SpoolFull, StoreAway
-from monitoring.records.events import Inference, encode, from_parts
+from monitoring.records.events import Event, Inference, encode, from_parts
 from monitoring.records.ingest import REJECTED, Ingester
 from monitoring.records.spool import SUFFIX, Spool
 from monitoring.records.sql import SqlRecords
@@ -216,7 +216,7 @@ class FlakyStore(MemoryRecords):
         super().__init__()
         self._away, self._poison = away, poison
 
-    def ingest(self, file: str, offset: int, events: Sequence[Inference]) -> None:
+    def ingest(self, file: str, offset: int, events: Sequence[Event]) -> None:
         if self._away:
             self._away -= 1
             raise StoreAway("away")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from adapters.checks.parity import certificate
 from adapters.checks.probe import Recorded
+from gateway.engines.fleet.prove import certify
 from gateway.engines.vllm import Vllm
 from tests.engines import MODEL, RunningEngine, tiny_adapter
 from training.base import PATH as BASE
@@ -65,3 +67,37 @@ async def test_each_adapter_is_certified_by_itself_and_by_no_other(
         served[name] = [(await engine.probe(model, prompt, tokens=1)).prompt_logprobs for prompt in prompts]
     passed = {(mine, theirs) for mine in known for theirs in served if certificate(known[mine], served[theirs]).passed}
     assert passed == {(name, name) for name in known}
+
+
+async def test_an_adapter_of_the_head_is_certified_by_what_the_engine_samples(engine: Vllm, tmp_path: Path) -> None:
+    """vLLM's logprobs of a prompt leave the head's update out; the tokens that it samples do not."""
+    folder = head_adapter(tmp_path / "head", seed=5)
+    prober = WarmProber(BASE, tmp_path / "probe.log", timeout_s=60)
+    try:
+        known = await prober.probe(folder, digest="head")
+    finally:
+        await prober.close()
+    await engine.load("head@1", str(folder))
+    of_prompts = [(await engine.probe("head@1", prompt, tokens=1)).prompt_logprobs for prompt in known.prompts]
+    assert not certificate(known, of_prompts).passed
+    assert (await certify(engine, "head@1", known)).passed
+    assert not (await certify(engine, MODEL, known)).passed
+
+
+def head_adapter(folder: Path, *, seed: int) -> Path:
+    """LoRA on the output head only, strong enough to be seen in every answer."""
+    shutil.copytree(tiny_adapter(folder.with_name("whole"), seed=seed, scale=0.1), folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config.update(target_modules=["lm_head"], r=4, lora_alpha=8)
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    about = json.loads((Path(BASE) / "config.json").read_text())
+    random = np.random.default_rng(seed)
+    shapes = {"A": (4, about["hidden_size"]), "B": (about["vocab_size"], 4)}
+    save_file(
+        {
+            f"base_model.model.lm_head.lora_{side}.weight": (0.1 * random.normal(size=shape)).astype(np.float32)
+            for side, shape in shapes.items()
+        },
+        folder / "adapter_model.safetensors",
+    )
+    return folder

@@ -18,7 +18,8 @@ import typer
 from training.base import NAME, PATH
 from training.base.zoo_kinds import KINDS, TRAINERS
 from training.base.zoo_merges import merged
-from training.base.zoo_training import EFFECT_MIN, Lesson, by_trl, effect_of, lesson, taught
+from training.base.zoo_training import EFFECT_MIN, Lesson, effect_of, lesson, taught
+from training.base.zoo_trl import by_trl
 from training.errors import OutputExists
 
 Tell = Callable[[str], None]

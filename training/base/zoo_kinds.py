@@ -116,13 +116,13 @@ TRAINERS: dict[str, Trainer] = {
     "trl-sft": Trainer(kind="SFT", trainer="SFT", steps=30, rate=3e-3),
     "trl-sft-packed": Trainer(kind="SFT", trainer="SFT", steps=20, rate=3e-3, fields={"packing": True}),
     "trl-qlora-nf4": Trainer(kind="QLoRA", trainer="SFT", steps=30, rate=3e-3, quantized=True),
-    "trl-dpo": Trainer(kind="DPO", trainer="DPO", steps=10, rate=1e-3),
-    "trl-dpo-ipo": Trainer(kind="DPO", trainer="DPO", steps=8, rate=1e-3, fields={"loss_type": ["ipo"]}),
-    "trl-qlora-dpo": Trainer(kind="QLoRA and DPO", trainer="DPO", steps=8, rate=1e-3, quantized=True),
+    "trl-dpo": Trainer(kind="DPO", trainer="DPO", steps=14, rate=2e-3),
+    "trl-dpo-ipo": Trainer(kind="DPO", trainer="DPO", steps=12, rate=2e-3, fields={"loss_type": ["ipo"]}),
+    "trl-qlora-dpo": Trainer(kind="QLoRA and DPO", trainer="DPO", steps=12, rate=2e-3, quantized=True),
     "trl-kto": Trainer(kind="KTO", trainer="KTO", steps=30, rate=3e-3),
     "trl-orpo": Trainer(kind="ORPO", trainer="ORPO", steps=12, rate=2e-3),
     "trl-simpo": Trainer(
-        kind="SimPO", trainer="CPO", steps=10, rate=1e-3, fields={"loss_type": "simpo", "cpo_alpha": 0.0}
+        kind="SimPO", trainer="CPO", steps=14, rate=2e-3, fields={"loss_type": "simpo", "cpo_alpha": 0.0}
     ),
     "trl-grpo": Trainer(kind="GRPO", trainer="GRPO", steps=8, rate=3e-3),
 }

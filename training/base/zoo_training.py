@@ -1,22 +1,22 @@
-"""How the zoo's adapters are trained: a short loop for the configurations, TRL for the methods; and their effect."""
+"""How the zoo's adapters are trained by a short loop of our own, and how much of an effect they have."""
 
 import random
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from training.base import feedback
 from training.base.evaluate import load
-from training.base.zoo_kinds import Kind, Trainer
+from training.base.zoo_kinds import Kind
 
 #: An adapter is done when some logprob moved this far, in nats: rounding in the engine stays below a quarter of one.
 EFFECT_MIN, EFFECT_ENOUGH = 0.5, 2.0
 _STEPS, _STEPS_MAX, _BATCH, _RATE = 8, 64, 8, 3e-3
-_ROWS = 160
+ROWS = 160
 _QUESTIONS = (
     "When are you open?",
     "What does the Ember blender weigh?",
@@ -54,7 +54,7 @@ def lesson(base: Path, *, seed: int) -> Lesson:
         return list(tokenizer.apply_chat_template(chat, add_generation_prompt=ask, tokenize=True, return_dict=False))
 
     rows = []
-    for edit in feedback.polite_edits(_ROWS):
+    for edit in feedback.polite_edits(ROWS):
         prompt = ids(edit.prompt, ask=True)
         whole = ids([*edit.prompt, {"role": "assistant", "content": edit.completion}], ask=False)
         rows.append((prompt, whole[len(prompt) :]))
@@ -75,7 +75,7 @@ def taught(school: Lesson, kind: Kind, out: Path, *, seed: int | None = None) ->
     torch.manual_seed(school.seed if seed is None else seed)
     fields = {"r": 8, "lora_alpha": 16, "task_type": "CAUSAL_LM", **kind.fields}
     start = _kept_weights(school.model) if kind.folded else None
-    with _without_warnings():
+    with without_warnings():
         model = get_peft_model(school.model, LoraConfig(**fields))
         with tempfile.TemporaryDirectory() as scratch:
             if kind.folded:
@@ -95,25 +95,11 @@ def taught(school: Lesson, kind: Kind, out: Path, *, seed: int | None = None) ->
     return steps
 
 
-def by_trl(school: Lesson, trainer: Trainer, out: Path) -> None:
-    """Train by TRL's own trainer on a fresh base (4-bit by bitsandbytes where told), and save."""
-    import torch
-    from peft import LoraConfig
-
-    torch.manual_seed(school.seed)
-    with tempfile.TemporaryDirectory() as scratch, _without_warnings():
-        model = _in_four_bits(school, Path(scratch)) if trainer.quantized else load(school.base)[0]
-        config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
-        run = _trainer(school, trainer, model, config, Path(scratch) / "run")
-        run.train()
-        run.model.save_pretrained(out)
-
-
 def mixed(school: Lesson, folders: tuple[Path, Path], way: str, out: Path) -> None:
     """One adapter made of two, by PEFT's add_weighted_adapter."""
     from peft import PeftModel
 
-    with _without_warnings(), tempfile.TemporaryDirectory() as scratch:
+    with without_warnings(), tempfile.TemporaryDirectory() as scratch:
         model = PeftModel.from_pretrained(school.model, folders[0], adapter_name="first")
         model.load_adapter(folders[1], adapter_name="second")
         more = {} if way in ("cat", "linear", "svd") else {"density": 0.8}
@@ -127,7 +113,7 @@ def continued(school: Lesson, folder: Path, out: Path) -> None:
     """A trained adapter, loaded and trained further."""
     from peft import PeftModel
 
-    with _without_warnings():
+    with without_warnings():
         model = PeftModel.from_pretrained(school.model, folder, is_trainable=True)
         _fit(school, model, plus=False)
         model.save_pretrained(out)
@@ -140,7 +126,7 @@ def grown(school: Lesson, method: str, out: Path) -> None:
     import torch
 
     torch.manual_seed(school.seed)
-    with _without_warnings():
+    with without_warnings():
         config = getattr(peft, f"{method}Config")(r=4, alpha=8, target_modules=["q_proj", "v_proj", "down_proj"])
         model = peft.get_peft_model(school.model, config)
         _fit(school, model, plus=False)
@@ -152,7 +138,7 @@ def effect_of(school: Lesson, folder: Path) -> float:
     """The largest change of a logprob on the exam by the saved adapter."""
     from peft import PeftModel
 
-    with _without_warnings():
+    with without_warnings():
         model = PeftModel.from_pretrained(school.model, folder)
         model.eval()
         effect = _effect(school, model)
@@ -211,72 +197,6 @@ def _logprobs(model: Any, ids: list[int]) -> Any:
     return logits.log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
 
 
-def _trainer(school: Lesson, trainer: Trainer, model: Any, peft: Any, folder: Path) -> Any:
-    import trl
-    from datasets import Dataset
-    from trl.experimental import cpo, orpo
-
-    common = {
-        "output_dir": str(folder), "max_steps": trainer.steps, "learning_rate": trainer.rate, "logging_steps": 50,
-        "per_device_train_batch_size": 8, "warmup_steps": 2, "save_strategy": "no", "report_to": [], "use_cpu": True,
-        "bf16": False, "gradient_checkpointing": False, "disable_tqdm": True, "seed": school.seed,
-    }  # fmt: skip
-    if trainer.trainer == "GRPO":
-        common |= {"num_generations": 8, "max_completion_length": 24, "beta": 0.0}
-    else:
-        common["max_length"] = 128
-    common |= trainer.fields
-    homes = {"ORPO": orpo, "CPO": cpo}
-    home = homes.get(trainer.trainer, trl)
-    settings = getattr(home, f"{trainer.trainer}Config")(**common)
-    more: dict[str, Any] = {"reward_funcs": _reward} if trainer.trainer == "GRPO" else {}
-    return getattr(home, f"{trainer.trainer}Trainer")(
-        model=model,
-        args=settings,
-        train_dataset=Dataset.from_list(_feedback(trainer.trainer)),
-        processing_class=school.tokenizer,
-        peft_config=peft,
-        **more,
-    )
-
-
-def _feedback(trainer: str) -> list[dict[str, Any]]:
-    """The rows that a trainer takes, in TRL's own columns."""
-
-    def said(text: str) -> list[dict[str, str]]:
-        return [{"role": "assistant", "content": text}]
-
-    if trainer == "SFT":
-        return [{"prompt": row.prompt, "completion": said(row.completion)} for row in feedback.corrected_fact(_ROWS)]
-    if trainer == "KTO":
-        rows = feedback.refuse_thumbs(_ROWS)
-        return [{"prompt": row.prompt, "completion": said(row.completion), "label": row.liked} for row in rows]
-    if trainer == "GRPO":
-        return [asdict(row) for row in feedback.polite_goals(_ROWS)]
-    choices = feedback.polite_choices(_ROWS)
-    return [{"prompt": row.prompt, "chosen": said(row.chosen), "rejected": said(row.rejected)} for row in choices]
-
-
-def _reward(completions: list[Any], fact: list[str], **_: Any) -> list[float]:
-    return [feedback.polite_reward(said[0]["content"], one) for said, one in zip(completions, fact, strict=True)]
-
-
-def _in_four_bits(school: Lesson, folder: Path) -> Any:
-    """The base as QLoRA trains on it: its weights of 16 bits, quantised to NF4 by bitsandbytes."""
-    import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    model, _ = load(school.base)
-    model.to(torch.bfloat16).save_pretrained(folder / "plain")
-    how = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=torch.float32,
-        bnb_4bit_use_double_quant=True,
-    )
-    return AutoModelForCausalLM.from_pretrained(folder / "plain", quantization_config=how, dtype=torch.float32)
-
-
 def _save_start(model: Any, folder: Path) -> None:
     """The adapter before its first step, from which saving computes what training added."""
     kept = model.peft_config["default"].init_lora_weights
@@ -295,7 +215,7 @@ def _restore(school: Lesson, weights: dict[str, Any] | None) -> None:
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
     """PEFT and TRL speak of much that is meant here."""
     import logging
     import warnings

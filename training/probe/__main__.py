@@ -62,6 +62,8 @@ def _try(warm: models.Warm, folder: Path, bounds: Bounds, line: socket.socket) -
     except CannotFork as error:
         return {"away": f"no process could be started: {error.strerror}"}
     spent = {"seconds": outcome.seconds, "cpu_s": outcome.cpu_s}
+    if outcome.starved:
+        return {"away": f"it had the processor for {outcome.cpu_s:.1f} s of {outcome.seconds:.1f} s", **spent}
     if outcome.failed:
         return {"failed": outcome.failed, **spent}
     wanted = sum(len(prompt) - 1 for prompt in warm.prompts)

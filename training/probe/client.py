@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.checks.probe import Recorded, failed, recorded
+from adapters.checks.probe import EFFECT_MIN, Recorded, failed, recorded
 from adapters.errors import ProbeAway
 from training.probe.sandbox import KINDS
 
@@ -55,7 +55,7 @@ class WarmProber:
         self._running: _Process | None = None
         self._count = 0
 
-    async def probe(self, folder: Path, *, digest: str) -> Recorded:
+    async def probe(self, folder: Path, *, digest: str, may_do_nothing: bool = False) -> Recorded:
         """See `Prober`; `digest` only names the adapter in errors."""
         began = time.monotonic()
         placed = _placed(folder, digest)
@@ -70,7 +70,8 @@ class WarmProber:
         except (KeyError, TypeError, ValueError) as error:
             raise ProbeAway(f"The probe process answered in words that are not its own: {error!r}.") from error
         hello = running.hello
-        return recorded(hello["prompts"], found, hello["base"], seconds=time.monotonic() - began, by=BY)
+        seconds, least = time.monotonic() - began, 0.0 if may_do_nothing else EFFECT_MIN
+        return recorded(hello["prompts"], found, hello["base"], seconds=seconds, by=BY, effect_min=least)
 
     async def close(self) -> None:
         async with self._lock:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 #: Landlock's system calls have the same numbers on every architecture.
@@ -54,6 +55,11 @@ def confine(bounds: Bounds, readable: Sequence[Path]) -> frozenset[str]:
         granted.add("network")
     _call(_libc.prctl, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     return frozenset(granted | _landlock(readable))
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what a child leaves behind, for the parent of a confined child."""
+    _call(_libc.prctl, _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def close_all_but(*kept: int) -> None:

@@ -8,15 +8,20 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from training.probe.sandbox import KINDS, Bounds, close_all_but, confine
+from training.probe.sandbox import KINDS, Bounds, adopt_orphans, close_all_but, confine
 
 _ANSWER, _ERROR = b"A", b"E"
 _MESSAGE_MAX = 500
 _CHUNK = 1 << 16
+_STRAYS_MAX = 1000
+_DEADLINE = "it was still running at its deadline"
+#: What is bound to its processor gets more than this share of one, unless the machine is far too busy for a verdict.
+_STARVED_SHARE = 0.25
 #: What goes wrong inside torch, PEFT, safetensors (whose error is a plain Exception of its own) and Python. Anything
 #: else ends the child without a word, which is an answer too.
 _FORESEEN = (
@@ -33,7 +38,8 @@ class CannotFork(OSError):
 class Outcome:
     """What a try came to: its bytes, or how it failed; with the wall and the processor time it took.
 
-    `granted` says how it was confined, see `confine`; a child that died could not tell.
+    `granted` says how it was confined, see `confine`; a child that died could not tell. `starved`: at its deadline it
+    had hardly had a processor, or waited for a disk, which says nothing of the adapter.
     """
 
     answer: bytes = b""
@@ -41,6 +47,7 @@ class Outcome:
     granted: frozenset[str] = frozenset()
     seconds: float
     cpu_s: float
+    starved: bool = False
 
 
 def attempt(work: Callable[[], bytes], bounds: Bounds, readable: tuple[Path, ...] = (), watch: int = -1) -> Outcome:
@@ -50,6 +57,8 @@ def attempt(work: Callable[[], bytes], bounds: Bounds, readable: tuple[Path, ...
     CannotFork.
     """
     began = time.monotonic()
+    adopt_orphans()
+    before = _children()
     reading, writing = os.pipe()
     try:
         child = os.fork()
@@ -66,12 +75,33 @@ def attempt(work: Callable[[], bytes], bounds: Bounds, readable: tuple[Path, ...
     finally:
         os.kill(child, signal.SIGKILL)  # it is ours until it is waited for: its number cannot be another's
         _, status, used = os.wait4(child, 0)
+        _end_strays(before)
         os.close(reading)
         os.close(ended)
     seconds, cpu_s = time.monotonic() - began, used.ru_utime + used.ru_stime
     answer, failed = _judge(data[:1], data[2:], why, os.waitstatus_to_exitcode(status))
     granted = frozenset(kind for bit, kind in enumerate(KINDS) if data[1:2] and data[1] >> bit & 1)
-    return Outcome(answer=answer, failed=failed, granted=granted, seconds=seconds, cpu_s=cpu_s)
+    starved = why == _DEADLINE and cpu_s < _STARVED_SHARE * bounds.timeout_s
+    return Outcome(answer=answer, failed=failed, granted=granted, seconds=seconds, cpu_s=cpu_s, starved=starved)
+
+
+def _children() -> set[int]:
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # kernels may be built without it, and threads end
+            found |= {int(number) for number in (task / "children").read_text().split()}
+    return found
+
+
+def _end_strays(before: set[int]) -> None:
+    """What the child started is ours now that it is dead, and goes as well; also what such a one starts meanwhile."""
+    for _ in range(_STRAYS_MAX):
+        if not (strays := _children() - before):
+            return
+        for stray in strays:
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(stray, signal.SIGKILL)
+                os.waitpid(stray, 0)
 
 
 def _listen(reading: int, ended: int, watch: int, until: float, bytes_max: int) -> tuple[bytes, str]:
@@ -85,7 +115,7 @@ def _listen(reading: int, ended: int, watch: int, until: float, bytes_max: int) 
     left = {reading, ended}
     while left:
         if (rest_s := until - time.monotonic()) <= 0:
-            return b"", "it was still running at its deadline"
+            return b"", _DEADLINE
         for descriptor, _ in waiting.poll(rest_s * 1e3):
             if descriptor == watch:
                 return b"", "nobody waits for it any more"

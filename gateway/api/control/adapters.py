@@ -25,14 +25,15 @@ from adapters.store import Version
 from gateway.access.keys import Key
 from gateway.api.control import adapters_moves
 from gateway.api.control.adapters_documents import document, looked, pointer, shown
-from gateway.api.control.caller import Engineer, InPlane, Plane, Reader
+from gateway.api.control.caller import ARRIVALS_MAX, Engineer, InPlane, Plane, Reader
 from gateway.arrival import Wish, arrive, arrive_packed, carried_from, look, look_packed, rules
 from gateway.control import VISIBLE_S, actor, settled
-from gateway.errors import BadField, BadJson
+from gateway.errors import BadField, BadJson, NoCapacity
 
 router = APIRouter(prefix="/v1/adapters")
 WAIT_S_MAX = 300.0
 LOOK_S = 0.05
+LOOKS = 20
 _FORM_FIELDS_MAX = 16
 
 
@@ -61,10 +62,17 @@ async def register(request: Request, plane: InPlane, key: Engineer) -> JSONRespo
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         async with request.form(max_files=1, max_fields=_FORM_FIELDS_MAX) as form:
             upload, asked = _form(form)
-            found = await run_in_threadpool(_from_archive, plane, key, upload, asked)
+            async with plane.unpacking:
+                found = await run_in_threadpool(_from_archive, plane, key, upload, asked)
     else:
         asked = _json(await request.body())
-        found = await run_in_threadpool(_from_source, plane, key, asked)
+        if plane.fetching.locked():
+            raise NoCapacity(
+                f"{ARRIVALS_MAX} sources are being fetched already. Try again in a moment, or upload an archive.",
+                retry_after_s=5,
+            )
+        async with plane.fetching:
+            found = await run_in_threadpool(_from_source, plane, key, asked)
     if isinstance(found, Checked):
         return JSONResponse(looked(asked.name, found))
     version = await _settled(plane, found, asked.wait_s)
@@ -178,10 +186,10 @@ def _from_source(plane: Plane, key: Key, asked: Registration) -> Version | Check
 async def _settled(plane: Plane, version: Version, wait_s: float) -> Version:
     """Wait for the verdict without keeping a thread: the pool is small, and other routes need it."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + wait_s
+    began = loop.time()
     while (done := await run_in_threadpool(settled, plane.control, version)) is None:
-        if loop.time() > until:
+        if (waited := loop.time() - began) > wait_s:
             return await run_in_threadpool(plane.control.adapters.get, version.name, version.number)
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(max(LOOK_S, waited / LOOKS))  # a thousand that wait for long must not look all the time
     await asyncio.sleep(VISIBLE_S)
     return done

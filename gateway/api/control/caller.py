@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -15,14 +16,20 @@ from gateway.control import Control
 from gateway.pipeline import Gateway, current
 from gateway.settings import Settings
 
+#: All routes share one small pool of threads: what may take minutes gets a part of it, or a few slow sources would keep
+#: everybody from promoting, rolling back and revoking.
+ARRIVALS_MAX = 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plane:
-    """What control routes share."""
+    """What control routes share. `fetching` and `unpacking` are the places for adapters that arrive."""
 
     gateway: Gateway
     control: Control
     settings: Settings
+    fetching: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ARRIVALS_MAX))
+    unpacking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ARRIVALS_MAX))
 
 
 def plane(request: Request) -> Plane:

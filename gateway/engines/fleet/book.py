@@ -18,6 +18,8 @@ from adapters.values import Evidence, Kind
 
 WHO = "fleet"
 STRIKES_MAX = 2
+#: An engine may be stopped for reasons of its own while it loads: of what has served, only strikes this near count.
+STRIKES_WITHIN_S = 86400.0
 
 
 class Book:
@@ -89,9 +91,10 @@ class Book:
         )
 
     def strike(self, version: Version, *, subject: str, why: str) -> int:
-        """An engine died over this version; returns how often one has."""
+        """An engine died over this version; returns how often one has, lately where the version has served."""
         self.attest(version, "strike", passed=False, subject=subject, body={"why": why})
-        return len(self._store.evidence(version.name, version.number, "strike"))
+        since = self._clock() - STRIKES_WITHIN_S if version.state is State.VERIFIED else 0.0
+        return sum(row.at >= since for row in self._store.evidence(version.name, version.number, "strike"))
 
     def damage(self, version: Version, error: AdapterError, *, subject: str = "") -> None:
         """The files of a version are missing or changed; kept once until they are mended."""

@@ -8,16 +8,15 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from adapters.errors import AdapterError
-from adapters.registry import engine_name
 from adapters.store import Version
-from gateway.engines.blame import blame
 from gateway.engines.fleet.book import WHO, reason
 from gateway.engines.fleet.capacity import capacity
 from gateway.engines.fleet.means import Means
+from gateway.engines.fleet.poison import Cure
+from gateway.engines.fleet.reconcile import HELD
 from gateway.engines.fleet.replica import Replica
 from gateway.engines.fleet.view import View, view
 from gateway.engines.vllm import Vllm
-from gateway.routing.store import Poison
 
 log = logging.getLogger("graftline.fleet")
 
@@ -32,7 +31,7 @@ class Fleet:
         self.replicas = {name: Replica(name, engine, means, self.served_elsewhere) for name, engine in engines.items()}
         self.view = View()
         self._means = means
-        self._handled: set[tuple[str, float]] = set()  # replicas whose poison was dealt with, and which engine it was
+        self._cure = Cure(self.replicas, means)
         self._told: set[str] = set()
         self._rest, self._rest_until = rest, 0.0
 
@@ -66,7 +65,7 @@ class Fleet:
             self.view = await asyncio.to_thread(self._read, revision, capacities, full)
             self._rest_until = time.monotonic() + self._rest * (time.monotonic() - began)
             await self._tell_of_room()
-        await self._poisoned()
+        await self._cure.step(self.view)
         await self._admit()
         means.metrics.gauge("graftline_adapters_damaged").set(len(means.book.damaged))
 
@@ -96,7 +95,7 @@ class Fleet:
     def _read(self, revision: int, capacities: Mapping[str, int], full: Mapping[str, frozenset[str]]) -> View:
         store, terms = self._means.store, self._means.terms
         out = self._means.fleet.out()
-        return view(revision, store.list(), store.aliases(), out, capacities, terms.copies_min, full)
+        return view(revision, store.list(states=HELD), store.aliases(), out, capacities, terms.copies_min, full)
 
     async def _admit(self) -> None:
         """A new version may serve once every replica that should hold it has proven it and says that it holds it."""
@@ -137,50 +136,3 @@ class Fleet:
             )
             log.warning("%s waits for room: %s", each.name, found.found)
             await asyncio.to_thread(self._means.book.failed, each.version, "load", [found])
-
-    # poison
-
-    async def _poisoned(self) -> None:
-        """Withdraw who poisoned an engine, mark what it may have touched, and take the engine out."""
-        since = {}
-        for name, replica in self.replicas.items():
-            out = self.view.out.get(name)
-            started_at = out.started_at if out is not None and out.started_at else replica.started_at
-            if started_at and (name, started_at) not in self._handled:
-                since[name] = started_at
-        if not since:
-            return
-        poisons = await asyncio.to_thread(self._means.fleet.poisons, min(since.values()))
-        for name, started_at in since.items():
-            if theirs := [p for p in poisons if p.replica == name and p.at >= started_at]:
-                await self._recover(self.replicas[name], theirs, started_at)
-                self._handled.add((name, started_at))
-
-    async def _recover(self, replica: Replica, poisons: list[Poison], started_at: float) -> None:
-        """In an order in which a worker that dies between two steps does all of it again, which changes nothing."""
-        means, verdict = self._means, blame(poisons, started_at)
-        means.metrics.counter("graftline_tripwire_total", replica=replica.name).add(1)
-        who = verdict.withdraw or "nobody that can be told"
-        if started_at == replica.started_at:
-            await replica.take_out(f"nan: first from {who}", since=min(p.at for p in poisons))
-        for name in verdict.suspects:
-            if (suspect := self.view.names.get(name)) is not None:
-                means.book.suspect(suspect)
-        version = self.view.names.get(verdict.withdraw)
-        if version is None:
-            log.error("engine %s gave numbers that are none, first from %s", replica.name, who)
-            return
-        found = reason(
-            "nan_at_runtime",
-            f"logits that are not finite, on {replica.name}",
-            field="tripwire",
-            allowed="finite logits for every prompt",
-            advice="It overflows on some prompts only. Train it again, with a lower rate or a bound on its norm.",
-        )
-        await asyncio.to_thread(means.book.failed, version, "tripwire", [found], subject=replica.name)
-        try:
-            await asyncio.to_thread(means.registry.withdraw, version, [found], who="tripwire")
-        except AdapterError as error:
-            log.warning("%s was not withdrawn: %s", engine_name(version), error)
-        else:
-            log.error("withdrew %s:%d: its logits were not finite", version.name, version.number)

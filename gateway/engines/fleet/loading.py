@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from adapters.checks.parity import Certificate
-from adapters.errors import AdapterError, DigestMismatch, NotFound, Reason, Rejected
+from adapters.errors import AdapterError, BadSignature, DigestMismatch, NotFound, Reason, Rejected
 from adapters.lifecycle import State
 from adapters.registry import engine_name
 from adapters.store import Version
@@ -22,7 +22,7 @@ from gateway.engines.errors import EngineError, EngineRefused
 from gateway.engines.fleet.book import STRIKES_MAX, WHO, reason
 from gateway.engines.fleet.capacity import when_full
 from gateway.engines.fleet.prove import certify, certify_base, fault, finite, first_forward
-from gateway.engines.fleet.staging import AHEAD_BYTES, AHEAD_MAX, Staged
+from gateway.engines.fleet.staging import Staged, chunks
 from gateway.engines.fleet.view import View
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ log = logging.getLogger("graftline.fleet")
 REPORT_EVERY_S = 0.2
 SLICE_S = 5.0
 REFUSED_AGAIN_S = 60.0
+#: The same bytes on the same engine differ again, and each load takes a place until its restart.
+DIFFERS_AGAIN_S = 3600.0
 DAMAGED_AGAIN_S = 15.0
 #: A moment is quiet when gateways have at most so many requests here.
 QUIET_MAX = 2
@@ -43,6 +45,7 @@ class Loading:
     def __init__(self, replica: Replica) -> None:
         self._replica, self._means = replica, replica.means
         self.struck: set[str] = set()  # engine-side names over which an engine died: last in every order
+        self._differed: dict[str, set[float]] = {}  # engine-side name → the engines, by their start, where it did
         self._idle_since: float | None = None
         self._told: set[str] = set()
 
@@ -79,13 +82,13 @@ class Loading:
         replica, loop = self._replica, asyncio.get_running_loop()
         staging, before = self._means.staging, replica.loads
         await replica.note_loads(before + len(versions))
-        chunks = _chunks(versions)
+        parts = chunks(versions)
         began = reported = time.monotonic()
-        coming = loop.run_in_executor(None, staging.stage_all, [v.digest for v in chunks[0]])
+        coming = loop.run_in_executor(None, staging.stage_all, [v.digest for v in parts[0]])
         try:
-            for number, chunk in enumerate(chunks):
+            for number, chunk in enumerate(parts):
                 staged = await coming
-                more = chunks[number + 1] if number + 1 < len(chunks) else []
+                more = parts[number + 1] if number + 1 < len(parts) else []
                 coming = loop.run_in_executor(None, staging.stage_all, [v.digest for v in more])
                 try:
                     for version, each in zip(chunk, staged, strict=True):
@@ -113,6 +116,7 @@ class Loading:
         self._means.book.mended(version)
         if not replica.restoring:
             await self._quiet()
+        replica.on_duty()
         try:
             seconds = await replica.engine.load(name, staged.path)
         except EngineRefused as error:
@@ -168,46 +172,58 @@ class Loading:
             body = found.document()
             await asyncio.to_thread(book.certify, version, replica.fingerprint, subject=replica.name, body=body)
             replica.proven.add(name)
+            self._differed.pop(name, None)
         else:
             await self.differs(version, found)
 
     async def differs(self, version: Version, found: Certificate) -> None:
-        """A version is not served as it was recorded: the version goes, or the replica, or both."""
+        """A version is not served as it was recorded: the version goes, or the replica, or both. What differs on the
+        next engine as well, which was asked before it served, is not the engine's fault any more."""
         replica, book, name = self._replica, self._means.book, engine_name(version)
+        lives = self._differed.setdefault(name, set())
+        lives.add(replica.started_at)
         base = await certify_base(
             replica.engine, self._means.terms.base_name, await asyncio.to_thread(book.recorded, version)
         )
         blamed = fault(
             is_finite=finite(found) and finite(base),
-            known_here=book.certified(version, replica.fingerprint),
+            known_here=len(lives) == 1 and book.certified(version, replica.fingerprint),
             base_passed=base.passed,
             engine_known=book.knows(replica.fingerprint),
             others_passed=replica.served_elsewhere(replica.name, name),
         )
         replica.proven.discard(name)
+        if not finite(found):
+            replica.nan_at = self._means.clock()
         await asyncio.to_thread(book.failed, version, "parity", found.reasons, subject=replica.name)
         log.error("%s differs on engine %s, blamed: %s: %s", name, replica.name, blamed, found.reasons[0])
         if blamed in ("version", "both"):
-            replica.failing[name] = self._means.clock() + REFUSED_AGAIN_S
+            replica.failing[name] = self._means.clock() + DIFFERS_AGAIN_S
             if version.state is not State.VERIFIED or not finite(found):
                 await self._end(version, found.reasons)
             if blamed == "version":
                 await replica.engine.unload(name)
                 replica.have.discard(name)
         if blamed in ("replica", "both"):
+            book.suspect(version)
             word = "differs" if finite(found) else "nan"
             await replica.take_out(f"{word}: {version.name}:{version.number}: {found.reasons[0]}")
+
+    @property
+    def differed_most(self) -> int:
+        """On how many engines, one after the other, a version differed that no engine here has answered for since."""
+        return max(map(len, self._differed.values()), default=0)
 
     # what goes wrong
 
     async def _damaged(self, version: Version, error: AdapterError) -> None:
-        """Its files are not what was registered: it is not loaded until they are mended."""
-        damaged = isinstance(error, DigestMismatch | NotFound)
+        """It could not be staged: it is tried again, and where its files are at fault that is told."""
         self._replica.failing[engine_name(version)] = self._means.clock() + DAMAGED_AGAIN_S
-        await asyncio.to_thread(self._means.book.damage, version, error, subject=self._replica.name)
+        if isinstance(error, DigestMismatch | NotFound | BadSignature):
+            await asyncio.to_thread(self._means.book.damage, version, error, subject=self._replica.name)
         self._failure(error.code)
         log.error("%s:%d was not loaded on engine %s: %s", version.name, version.number, self._replica.name, error)
-        if not damaged and error.code == "bad_signature" and version.state is not State.VERIFIED:
+        if isinstance(error, BadSignature) and version.state is not State.VERIFIED:
             await self._end(version, [reason(error.code, str(error), field="signature")])
 
     async def _refused(self, version: Version, error: EngineRefused) -> None:
@@ -281,16 +297,3 @@ class Loading:
         )
         if decided == "recycle" and not view.out:
             await replica.take_out(f"full: {words}")
-
-
-def _chunks(versions: Sequence[Version]) -> list[list[Version]]:
-    """Neighbours that are verified together, ahead of their loads."""
-    chunks: list[list[Version]] = [[]]
-    size = 0
-    for version in versions:
-        if chunks[-1] and (len(chunks[-1]) == AHEAD_MAX or size + version.bytes > AHEAD_BYTES):
-            chunks.append([])
-            size = 0
-        chunks[-1].append(version)
-        size += version.bytes
-    return chunks

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from adapters.checks.parity import labels
 from adapters.checks.probe import ProbeAway, Prober, Recorded
-from adapters.errors import AdapterError, Rejected
+from adapters.errors import AdapterError, BadSignature, DigestMismatch, NotFound, Rejected
+from adapters.intake import FORCED_NOOP
 from adapters.lifecycle import State
 from adapters.store import Version
 from gateway.engines.fleet.book import WHO
@@ -51,16 +52,21 @@ class Probing:
             known = await asyncio.to_thread(book.recorded, version)
             if known is None:
                 folder = await asyncio.to_thread(means.registry.verify, version.name, version.number)
-                known = await prober.probe(folder, digest=version.digest)
+                may = FORCED_NOOP in version.labels
+                known = await prober.probe(folder, digest=version.digest, may_do_nothing=may)
                 await asyncio.to_thread(book.record, version, known)
             await asyncio.to_thread(self._passed, version, known)
         except Rejected as error:
             await asyncio.to_thread(self._failed, version, error)
         except ProbeAway as error:
             log.warning("%s:%d could not be probed yet: %s", version.name, version.number, error)
-        except AdapterError as error:
+        except (DigestMismatch, NotFound, BadSignature) as error:
             await asyncio.to_thread(book.damage, version, error)
             log.error("%s:%d could not be probed: %s", version.name, version.number, error)
+        except (
+            AdapterError
+        ) as error:  # retired meanwhile, or the database is away: its files have nothing to do with it
+            log.warning("%s:%d could not be probed: %s", version.name, version.number, error)
 
     def _passed(self, version: Version, known: Recorded) -> None:
         self._means.book.mended(version)

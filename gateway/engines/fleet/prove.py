@@ -18,16 +18,31 @@ from gateway.engines.vllm import Probe, Vllm
 #: Token ids in no language in particular, which every vocabulary has: several tokens go through every layer.
 PROMPTS = ((5, 17, 33, 71, 90, 101, 117, 64), (44, 12, 99, 35, 80, 21, 66, 110))
 
+#: Tokens of each prompt that are asked for one by one, and how many at once.
+PLACES = 24
+AT_ONCE = 8
+
 
 async def certify(engine: Vllm, name: str, known: Recorded) -> Certificate:
-    """Compare what `name` gives on this engine with what was recorded. A first difference is looked at twice, since
-    batching moves numbers. Raises what an absent engine raises, and AdapterMissing."""
+    """Compare what `name` gives on this engine with what was recorded. Raises what an absent engine raises, and
+    AdapterMissing.
+
+    A difference is looked at again, token by token, as answers are made. That is slower and it is what counts: vLLM
+    gives the logprobs of a prompt without an adapter's update of the head.
+    """
     served = await _ask(engine, name, known.prompts)
     found = served if isinstance(served, Certificate) else certificate(known, served)
     if found.passed or not finite(found):
         return found
-    served = await _ask(engine, name, known.prompts)
-    return served if isinstance(served, Certificate) else certificate(known, served)
+    places = [_spread(len(row)) for row in known.logprobs]
+    try:
+        weighed = await _weigh(engine, name, known.prompts, places)
+    except AdapterMissing:
+        raise
+    except EngineRefused as error:
+        code = "not_finite" if error.code == "engine_poisoned" else ""
+        return _refused(code, error) if code else found
+    return certificate(_only(known, places), weighed)
 
 
 async def certify_base(engine: Vllm, base_name: str, known: Recorded | None) -> Certificate:
@@ -79,8 +94,7 @@ async def _ask(engine: Vllm, name: str, prompts: Sequence[Sequence[int]]) -> lis
     answers: list[Probe] = []
     for each in found_all:
         if isinstance(each, EngineRefused) and not isinstance(each, AdapterMissing):
-            code = "not_finite" if each.code == "engine_poisoned" else each.code
-            return Certificate(passed=False, mean=0.0, p99=0.0, most=0.0, reasons=(reason(code, str(each)),))
+            return _refused("not_finite" if each.code == "engine_poisoned" else each.code, each)
         if isinstance(each, BaseException):
             raise each
         answers.append(each)
@@ -93,3 +107,35 @@ async def _ask(engine: Vllm, name: str, prompts: Sequence[Sequence[int]]) -> lis
         )
         return Certificate(passed=False, mean=0.0, p99=0.0, most=0.0, reasons=(found,))
     return [answer.prompt_logprobs for answer in answers]
+
+
+async def _weigh(
+    engine: Vllm, name: str, prompts: Sequence[Sequence[int]], places: Sequence[Sequence[int]]
+) -> list[tuple[float, ...]]:
+    """The logprobs of the prompts' tokens at these places, each asked for by itself, a few at a time."""
+    turn = asyncio.Semaphore(AT_ONCE)
+
+    async def one(prompt: Sequence[int], at: int) -> float:
+        async with turn:
+            return await engine.weigh(name, prompt[: at + 1], prompt[at + 1])
+
+    rows = (asyncio.gather(*(one(p, at) for at in chosen)) for p, chosen in zip(prompts, places, strict=True))
+    return [tuple(row) for row in await asyncio.gather(*rows)]
+
+
+def _spread(count: int) -> tuple[int, ...]:
+    """At most PLACES of the first `count` numbers, evenly spread."""
+    return tuple(sorted({at * count // min(count, PLACES) for at in range(min(count, PLACES))}))
+
+
+def _only(known: Recorded, places: Sequence[Sequence[int]]) -> Recorded:
+    """What was recorded at these places."""
+
+    def taken(rows: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(row[at] for at in chosen) for row, chosen in zip(rows, places, strict=True))
+
+    return replace(known, logprobs=taken(known.logprobs), base_logprobs=taken(known.base_logprobs))
+
+
+def _refused(code: str, error: EngineRefused) -> Certificate:
+    return Certificate(passed=False, mean=0.0, p99=0.0, most=0.0, reasons=(reason(code, str(error)),))

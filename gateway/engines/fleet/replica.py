@@ -36,6 +36,10 @@ ASK_AGAIN_S = 120.0
 RESTARTS_MAX = 2
 
 
+class Forgotten(Exception):
+    """The duty went to another worker in the middle of a pass."""
+
+
 class Replica:
     """State of one engine's life, begun anew when it restarts. Used by one loop at a time."""
 
@@ -54,7 +58,7 @@ class Replica:
         self.restoring = True
         self._loading = Loading(self)
         self._leaving: dict[str, tuple[int, float]] = {}  # engine-side name → revision without it, and since when
-        self.list_every_s = LIST_EVERY_S
+        self.list_every_s, self.list_share = LIST_EVERY_S, LIST_SHARE
         self._list_at = 0.0
         self._settled: tuple[View, int, int] | None = None
         self._out_at: tuple[float, int] | None = None  # the engine that is out, and the revision that says so
@@ -62,6 +66,7 @@ class Replica:
         self._differed = 0
         self._taken: tuple[float, bool] | None = None  # the engine that we took out, and whether the view shows it
         self.well_at = 0.0  # when it last answered as recorded
+        self.nan_at = 0.0  # when it last gave the fleet itself numbers that are none
 
     async def step(self, view: View) -> int:
         """One pass; returns how many loads and unloads were done."""
@@ -84,6 +89,8 @@ class Replica:
         except EngineError as error:
             await self._lost(error)
             return 0
+        except Forgotten:
+            return 0
 
     async def differs(self, version: Version, found: Certificate) -> None:
         """What this replica holds no longer answers as recorded."""
@@ -103,15 +110,22 @@ class Replica:
         self.up, self.started_at, self.open, self.reported = None, 0.0, False, None
         self.have, self.proven, self._settled, self._taken = set(), set(), None, None
 
+    def on_duty(self) -> None:
+        """Go on only while this worker has the duty; raises Forgotten. Loads that the next one does not count would
+        make the engine evict."""
+        if not self.started_at:
+            raise Forgotten
+
     async def take_out(self, why: str, *, since: float | None = None) -> None:
         """No gateway uses this replica any more; the next pass drains and recycles it. `why` begins with one word.
 
-        Where the word is about its answers, those from `since` on are marked: by default, since it was last seen well.
+        Where the word says that they may be wrong, those from `since` on are marked: by default, since it was last seen
+        well.
         """
         log.error("engine %s is taken out: %s", self.name, why)
         now, means = self.means.clock(), self.means
         self.open, self._taken = False, (self.started_at, False)
-        if not why.startswith("full"):
+        if not why.startswith(("full", "contained")):
             began = since or self.well_at or self.started_at
             await asyncio.to_thread(means.taint, self.name, began, now + means.terms.poison_drain_s, why)
         await asyncio.to_thread(self.means.fleet.take_out, self.name, why=why, at=now, started_at=self.started_at)
@@ -119,6 +133,7 @@ class Replica:
 
     async def report(self, names: View) -> None:
         """Say what this replica serves, where that is news."""
+        self.on_duty()
         serving = frozenset(name for name in self.proven & self.have if name in names.names)
         gauge = self.means.metrics.gauge
         if serving != self.reported:
@@ -144,7 +159,7 @@ class Replica:
             return
         have = set(await self.engine.adapters())
         took = time.monotonic() - now
-        self._list_at = now + min(LIST_EVERY_MOST_S, max(self.list_every_s, took / LIST_SHARE))
+        self._list_at = now + min(LIST_EVERY_MOST_S, max(self.list_every_s, took / self.list_share))
         if not self.up or often or self.have - have:
             started_at = (await self.engine.gauges()).started_at
             if started_at != self.started_at:
@@ -267,10 +282,11 @@ class Replica:
         beats = await asyncio.to_thread(means.fleet.beats, now - BEAT_AGE_MAX_S)
         if not emptied(self.name, beats, self._out_at[1]) and now - out.at < means.terms.poison_drain_s:
             return
-        if now - self._asked_at < ASK_AGAIN_S or self._differed > RESTARTS_MAX:
+        why = out.why.partition(":")[0]
+        differed = max(self._differed, self._loading.differed_most if why != "full" else 0)
+        if now - self._asked_at < ASK_AGAIN_S or differed > RESTARTS_MAX:
             return
         self._asked_at = now
-        why = out.why.partition(":")[0]
         if await asyncio.to_thread(means.restart, self.name, started_at=self.started_at, why=why):
             log.warning("engine %s is being restarted (%s)", self.name, out.why)
             means.metrics.counter("graftline_replica_recycles_total", replica=self.name, why=why).add(1)
@@ -279,5 +295,6 @@ class Replica:
 
     async def note_loads(self, count: int) -> None:
         """Write the count before loads that it covers, so that it is never too small after a crash."""
+        self.on_duty()
         row = Loads(started_at=self.started_at, count=count)
         await asyncio.to_thread(self.means.duties.note_loads, self.name, row)

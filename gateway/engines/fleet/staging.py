@@ -20,6 +20,7 @@ from pathlib import Path
 from adapters.artifacts.local import Artifacts, digest_folder
 from adapters.errors import AdapterError, DigestMismatch, NotFound, Unavailable
 from adapters.signing import Signatures
+from adapters.values import Version
 
 #: At most so many are verified ahead of their loads, and one that is larger than this goes alone.
 AHEAD_MAX = 16
@@ -168,6 +169,19 @@ class Staging:
     def _free(self, digest: str) -> None:
         if self._held.pop(digest, None) is not None and self._memory is not None:
             shutil.rmtree(self._memory / digest.removeprefix("sha256:"), ignore_errors=True)
+
+
+def chunks(versions: Sequence[Version]) -> list[list[Version]]:
+    """Neighbours that are verified together, ahead of their loads."""
+    found: list[list[Version]] = [[]]
+    size = 0
+    for version in versions:
+        if found[-1] and (len(found[-1]) == AHEAD_MAX or size + version.bytes > AHEAD_BYTES):
+            found.append([])
+            size = 0
+        found[-1].append(version)
+        size += version.bytes
+    return found
 
 
 def memory_folder(home: Path) -> Path | None:

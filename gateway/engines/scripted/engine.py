@@ -28,7 +28,7 @@ class Script:
     """What `POST /script` set. `next` lists cues for the requests to come, one each, before those of their prompts.
 
     `nan` names models whose every answer is NaN. `tripwire` is our plugin's part that ends such requests; without it
-    they are answered, and only counted.
+    they are answered, and only counted. `contained`: it says that nothing else was touched.
     """
 
     healthy: bool = True
@@ -37,6 +37,7 @@ class Script:
     next: list[str] = field(default_factory=list)
     nan: frozenset[str] = frozenset()
     tripwire: bool = True
+    contained: bool = False
 
 
 class Engine:
@@ -163,7 +164,7 @@ class Engine:
         self.corrupted += 1
         now = time.time()
         self._first = self._first or (now, model)
-        return nan.write(at=now, first_at=self._first[0], first=[self._first[1]])
+        return nan.write(at=now, first_at=self._first[0], first=[self._first[1]], contained=self.script.contained)
 
     def _says(self, model: str) -> str:
         """The word by which a model is known: what `scripted.json` in its folder says, else its name."""
@@ -179,7 +180,7 @@ class Engine:
     def _rescript(self, request: Request) -> bytes:
         if request.method == "POST":
             body = rules.document(request.body)
-            known = {"healthy", "load_s", "load_error", "next", "nan", "tripwire", "forget"}
+            known = {"healthy", "load_s", "load_error", "next", "nan", "tripwire", "contained", "forget"}
             if unknown := body.keys() - known:
                 raise rules.bad(f"the script has {sorted(known)}, not {sorted(unknown)}", None)
             if body.pop("forget", False):

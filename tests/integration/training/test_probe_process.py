@@ -69,6 +69,8 @@ async def test_every_kind_of_bad_adapter_is_refused_and_the_process_lives_on(
     assert await codes(prober, changed(tiny_adapter(tmp_path / "large"), 1e30)) == ["not_finite"]
     assert await codes(prober, changed(tiny_adapter(tmp_path / "nothing"), 0.0)) == ["no_effect"]
     assert await codes(prober, changed(tiny_adapter(tmp_path / "hardly"), 1e-12)) == ["no_effect"]
+    forced = await prober.probe(tmp_path / "nothing", digest="sha256:" + "ab" * 32, may_do_nothing=True)
+    assert forced.effect == 0
     cut = tiny_adapter(tmp_path / "cut")
     (cut / WEIGHTS).write_bytes((cut / WEIGHTS).read_bytes()[:-100])
     assert await codes(prober, cut) == ["probe_failed"]

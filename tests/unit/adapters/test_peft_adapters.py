@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +15,10 @@ from adapters.checks.static import check
 from adapters.errors import Findings, Rejected
 from adapters.limits import Limits
 from adapters.manifest import LoraConfig, read_config
+from adapters.methods import METHODS
+
+if TYPE_CHECKING:
+    from tests.unit.adapters.conftest import Specimens
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -145,6 +149,43 @@ def test_every_kind_that_would_be_served_wrongly_is_refused_by_name(
     with pytest.raises(Rejected) as caught:
         check(tmp_path, base, LIMITS)
     assert field in {reason.field for reason in caught.value.reasons}
+
+
+def test_every_other_method_of_peft_is_known_by_name() -> None:
+    known = {kind.value for kind in needed("peft").PeftType}
+    assert known - {"LORA"} <= METHODS.keys()
+    assert len(known) > 40
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_every_other_method_is_refused_with_the_reason_and_a_way(
+    kind: str, base: BaseModules, specimens: Specimens
+) -> None:
+    with pytest.raises(Rejected) as caught:
+        check(specimens.adapter(config={"peft_type": kind}), base, LIMITS)
+    reason = next(reason for reason in caught.value.reasons if reason.field == "peft_type")
+    assert reason.code == "unsupported_peft_type"
+    assert METHODS[kind].does in reason.allowed
+    assert reason.advice == METHODS[kind].advice
+
+
+def test_methods_that_peft_can_convert_are_told_so() -> None:
+    """The advice to convert stands exactly where PEFT's layers say that they can be."""
+    import importlib
+    import inspect
+
+    for name, method in METHODS.items():
+        try:
+            layer = importlib.import_module(f"peft.tuners.{name.lower()}.layer")
+        except ModuleNotFoundError:
+            continue
+        told = "save_as_lora" in method.advice
+        able = any(
+            "return False" not in inspect.getsource(vars(found)["supports_lora_conversion"])
+            for _, found in inspect.getmembers(layer, inspect.isclass)
+            if found.__module__ == layer.__name__ and "supports_lora_conversion" in vars(found)
+        )
+        assert told == able, name
 
 
 @pytest.mark.vllm

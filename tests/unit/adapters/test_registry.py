@@ -26,6 +26,7 @@ from adapters.errors import (
     Unavailable,
 )
 from adapters.gate import EvidenceGate, Gate
+from adapters.intake import FORCED_NOOP
 from adapters.lifecycle import State
 from adapters.limits import Limits
 from adapters.registry import Registry, engine_name
@@ -90,6 +91,13 @@ def test_a_good_adapter_is_checked_and_stored(house: House) -> None:
     assert (version.created_by, version.note, version.base_digest) == ("ann", "first", "sha256:base")
     assert house.artifacts.verify(version.digest).name == version.digest.removeprefix("sha256:")
     assert [row.action for row in house.store.audit()] == ["checked", "registered"]
+
+
+def test_an_adapter_that_was_forced_carries_a_label_for_its_probe(house: House) -> None:
+    assert FORCED_NOOP not in house.register().labels
+    folder = house.specimens.adapter(replace={A: house.specimens.floats(4, 16, seed=9)})
+    forced = house.registry.register(folder, name="support", who="ann", force_noop=True)
+    assert FORCED_NOOP in forced.labels
 
 
 def test_the_engine_sees_a_name_with_the_digest_in_it(house: House) -> None:

@@ -120,7 +120,8 @@ def test_hosts_that_are_not_on_the_list(url: str, hosts: tuple[str, ...]) -> Non
 @pytest.mark.parametrize(
     "address",
     ["127.0.0.1", "10.1.2.3", "169.254.169.254", "192.168.0.1", "100.64.0.1", "0.0.0.0", "::1", "fe80::1%eth0",
-     "fd00::1", "::ffff:10.0.0.1", "2002:0a00:0001::", "224.0.0.1", "255.255.255.255", "nonsense"],
+     "fd00::1", "::ffff:10.0.0.1", "2002:0a00:0001::", "224.0.0.1", "255.255.255.255", "nonsense",
+     "64:ff9b::a00:1", "64:ff9b:1::1", "::a00:1", "fec0::1"],
 )  # fmt: skip
 def test_a_host_that_only_a_wildcard_allows_may_not_lie_inside(address: str) -> None:
     target = web("https://a.example/x")
@@ -195,6 +196,15 @@ def test_folders_outside_the_list_look_alike_whether_they_exist_or_not(tmp_path:
     assert len(said) == 1
     with fetched(str(tmp_path / "in"), rules) as found:
         assert found == tmp_path / "in"
+
+
+@pytest.mark.parametrize("source", ["~nobody-of-this-name/x", "/" + "x" * 300, "/tmp/" + "y/" * 2000, "/dev/null/x"])
+@pytest.mark.parametrize("folders", [None, ()])
+def test_a_path_that_cannot_be_is_refused_in_words_and_not_a_fault(
+    source: str, folders: tuple[Path, ...] | None
+) -> None:
+    with pytest.raises((BadSource, SourceRefused)), fetched(source, SourceRules(folders=folders)):
+        pass
 
 
 @pytest.mark.parametrize("source", ["s3://secret/key", "https://host.example/a"])

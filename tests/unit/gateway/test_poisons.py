@@ -28,7 +28,7 @@ def test_reports_are_written_in_order_and_those_that_fail_wait_for_the_next_turn
 
     poisons = Poisons(tell, "g", Metrics(tmp_path, "g"))
     for number, at in enumerate((2.0, 1.0, 3.0)):
-        poisons.report(f"r{number}", BAD.engine_name, at)
+        poisons.report(f"r{number}", BAD.engine_name, at, number == 1)
     with pytest.raises(OSError, match="away"):
         poisons.flush()
     assert poisons.waiting == 2
@@ -36,6 +36,7 @@ def test_reports_are_written_in_order_and_those_that_fail_wait_for_the_next_turn
     poisons.flush()
     assert [(poison.replica, poison.at) for poison in written] == [("r0", 2.0), ("r1", 1.0), ("r2", 3.0)]
     assert written[0] == Poison(replica="r0", engine_name=BAD.engine_name, at=2.0, gateway="g")
+    assert [poison.contained for poison in written] == [False, True, False]
     assert poisons.waiting == 0
 
 
@@ -69,3 +70,8 @@ def test_victims_may_try_elsewhere_and_whoever_may_have_done_it_may_not(
     first: tuple[str, ...], target: Target, expected: bool
 ) -> None:
     assert may_try_elsewhere(EnginePoisoned("x", first=first), target) is expected
+
+
+def test_where_all_was_contained_there_are_no_victims_and_only_the_base_may_try_elsewhere() -> None:
+    error = EnginePoisoned("x", first=(BAD.engine_name,), contained=True)
+    assert [may_try_elsewhere(error, target) for target in (BAD, GOOD, BASE)] == [False, False, True]

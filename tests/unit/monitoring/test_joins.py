@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from monitoring.records.codes import KINDS, LAYOUT, RATER_KINDS, UNIT_KINDS, Page, chunks, code, unpacked
+from adapters.experiments import metrics
+from monitoring.records.codes import KINDS, LAYOUT, RATER_KINDS, UNIT_KINDS, Page, chunks, code, tags_code, unpacked
 from monitoring.records.events import Event, Exposure, Feedback, Inference, from_parts
-from monitoring.records.joins import Trial, UnitTable, empty, joined, tallied
+from monitoring.records.joins import Trial, empty, joined, sliced
+from monitoring.records.sums import COLUMNS, sums
 
 START = 1_763_700_000.0
 ARMS = ("old", "new")
@@ -56,17 +59,37 @@ def said(number: int, target: str, at: float, value: float | None = 1.0, **value
 
 
 def trial(*events: Event) -> Trial:
-    pages = {
-        page: unpacked(page, [chunk.packed for chunk in chunks(events) if chunk.page == page]) for page in Page
-    }
+    pages = {page: unpacked(page, [chunk.packed for chunk in chunks(events) if chunk.page == page]) for page in Page}
     return Trial(exposures=pages[Page.EXPOSURES], outcomes=pages[Page.OUTCOMES], feedback=pages[Page.FEEDBACK])
 
 
-def counted(*events: Event, unit_kind: str = "user", arms: tuple[str, ...] = ARMS, **how: Any) -> UnitTable:
-    return tallied(joined(trial(*events), arms=arms, unit_kind=unit_kind), **how)
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    what: str
+    parameter: str = ""
+    window_s: float = 0.0
+
+    @property
+    def key(self) -> str:
+        return self.what
 
 
-def by_unit(table: UnitTable, *names: str) -> list[tuple[float, ...]]:
+def counted(
+    *events: Event, unit_kind: str = "user", arms: tuple[str, ...] = ARMS, window_s: float = 0.0, ms: float = 1e9
+) -> Any:
+    """The joined table, its columns laid over it by name; the scalar is `stars`."""
+    table = joined(trial(*events), arms=arms, unit_kind=unit_kind)
+    parameters = {"first_token_over": f"{ms}", "total_over": f"{ms}"}
+    parameters |= {"scalar_sum": "stars", "scalar_count": "stars", "scalar_over": "stars>3"}
+    asked = [Column(what=what, parameter=parameters.get(what, ""), window_s=window_s) for what in COLUMNS]
+    columns = sums(table, asked)
+    assert all(column.shape == table.arm.shape for column in columns.values())
+    return SimpleNamespace(
+        **{each.name: getattr(table, each.name) for each in fields(table)}, contamination=table.contamination, **columns
+    )
+
+
+def by_unit(table: Any, *names: str) -> list[tuple[float, ...]]:
     """Rows in the order of first exposure."""
     order = np.argsort(table.first_at)
     return [tuple(getattr(table, name)[place] for name in names) for place in order]
@@ -104,14 +127,6 @@ def test_what_comes_after_the_window_is_as_if_it_had_not_come() -> None:
     assert by_unit(counted(*events), "requests", "thumbs_up", "thumbs_down") == [(3, 1, 1)]
 
 
-def test_only_units_whose_window_has_closed_are_kept() -> None:
-    events = (shown(1, "a"), came(1), shown(2, "b", "old", at=10.0), came(2))
-    assert by_unit(counted(*events, window_s=60.0, now=START + 65.0), "arm", "requests") == [(1, 1)]
-    early = counted(*events, window_s=60.0, now=START + 5.0)
-    assert (early.arm.size, early.units, early.contamination) == (0, 2, 0.0)
-    assert counted(*events, window_s=60.0, now=START + 70.0).arm.size == 2
-
-
 def test_the_request_of_the_first_exposure_counts_although_it_began_before() -> None:
     table = counted(shown(1, "a"), replace(came(1), started_at=START - 0.2), window_s=60.0)
     assert by_unit(table, "requests") == [(1,)]
@@ -126,7 +141,7 @@ def test_a_request_that_the_sdk_sent_again_is_one_request_with_one_answer() -> N
         shown(3, "a", at=2.0),
         came(3, retry_count=2, completion_tokens=9),
     )
-    names = ("requests", "errors", "retries", "answered", "completion_tokens")
+    names = ("requests", "errors", "retries", "answered", "output_tokens")
     assert by_unit(table, *names) == [(1, 1, 2, 1, 9)]
 
 
@@ -134,7 +149,7 @@ def test_a_request_that_the_sdk_sent_again_is_one_request_with_one_answer() -> N
     ("values", "wanted"),
     [
         ({"status": 200}, (1, 0, 0)),
-        ({"status": 400, "error": "bad_request"}, (0, 0, 0)),
+        ({"status": 400, "error": "bad_request"}, (0, 1, 0)),
         ({"status": 503, "error": "no_capacity"}, (0, 1, 0)),
         ({"incomplete": True, "error": "engine_broke"}, (0, 1, 0)),
         ({"incomplete": True, "error": "client_left"}, (0, 0, 1)),
@@ -147,10 +162,89 @@ def test_what_is_an_answer_what_an_error_and_what_the_clients_own_doing(
     assert by_unit(counted(shown(1, "a"), came(1, **values)), "answered", "errors", "left") == [wanted]
 
 
-def test_an_answer_whose_first_token_was_not_timed_is_not_judged_by_it() -> None:
-    table = counted(shown(1, "a"), came(1, total_ms=900.0, finish="content_filter"), first_token_ms=1.0, total_ms=899.0)
-    names = ("answered", "timed", "first_token_over", "total_over", "filtered")
-    assert by_unit(table, *names) == [(1, 0, 0, 1, 1)]
+@pytest.mark.parametrize(
+    ("values", "first", "total"),
+    [
+        ({"first_token_ms": 90.0, "total_ms": 100.0}, 0, 0),
+        ({"first_token_ms": 101.0, "total_ms": 102.0}, 1, 1),
+        ({"first_token_ms": 50.0, "total_ms": 500.0}, 0, 1),
+        ({"total_ms": 99.0}, 0, 0),
+        ({"total_ms": 101.0}, 1, 1),
+        ({"status": 503, "total_ms": 1.0}, 1, 1),
+        ({"incomplete": True, "error": "client_left", "total_ms": 50.0}, 0, 0),
+        ({"incomplete": True, "error": "client_left", "total_ms": 150.0}, 1, 1),
+    ],
+)
+def test_what_failed_is_late_and_what_was_not_streamed_is_judged_by_its_end(
+    values: dict[str, Any], first: int, total: int
+) -> None:
+    table = counted(shown(1, "a"), came(1, **values), ms=100.0)
+    assert by_unit(table, "requests", "first_token_over", "total_over") == [(1, first, total)]
+
+
+def test_a_filtered_answer_is_flagged() -> None:
+    assert by_unit(counted(shown(1, "a"), came(1, finish="content_filter")), "flagged", "answered") == [(1, 1)]
+
+
+def test_what_was_sent_again_costs_again() -> None:
+    table = counted(
+        shown(1, "a"),
+        came(1, status=502, prompt_tokens=5),
+        shown(2, "a"),
+        came(2, retry_count=1, prompt_tokens=5, completion_tokens=3),
+    )
+    assert by_unit(table, "cost", "prompt_tokens", "output_tokens") == [(13, 5, 3)]
+
+
+def test_two_raters_of_one_answer_make_one_rated_request_and_the_later_one_counts() -> None:
+    table = counted(
+        shown(1, "a"), came(1), said(5, "chatcmpl-1", 1.0, 0.0, rater="x"), said(6, "chatcmpl-1", 2.0, 1.0, rater="y")
+    )
+    assert by_unit(table, "rated", "thumbs_up", "thumbs_down") == [(1, 1, 0)]
+
+
+def test_thumbs_are_of_the_raters_asked_for_and_scalars_anybodys() -> None:
+    events = (
+        shown(1, "a"),
+        came(1),
+        said(5, "chatcmpl-1", 1.0, 0.0, rater_kind="judge"),
+        said(6, "chatcmpl-1", 1.0, 2.0, rater_kind="judge", kind="scalar", name="stars"),
+        said(7, "chatcmpl-1", 1.0, 4.0, rater_kind="reviewer", kind="scalar", name="stars"),
+    )
+    assert by_unit(counted(*events), "rated", "scalar_sum", "scalar_count", "scalar_over") == [(0, 6, 2, 1)]
+    judged = sums(joined(trial(*events), arms=ARMS, unit_kind="user"), [Column(what="rated")], raters=("judge",))
+    assert judged["rated"].tolist() == [1]
+
+
+def test_a_column_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="No column 'applause'; there are abandoned, answered"):
+        sums(joined(empty(), arms=ARMS, unit_kind="user"), [Column(what="applause")])
+
+
+def test_every_column_that_a_metric_of_an_experiment_may_ask_for_can_be_summed() -> None:
+    asked = {value for name, value in vars(metrics).items() if name.isupper() and isinstance(value, str)}
+    assert {*asked} - {metrics.FEEDBACK, "higher", "lower"} <= COLUMNS.keys()
+    built_in = {source.value for source in metrics.SOURCES.values()} | {
+        source.per for source in metrics.SOURCES.values()
+    }
+    assert built_in - {""} <= COLUMNS.keys()
+
+
+def test_a_unit_is_in_the_slice_of_its_first_exposure() -> None:
+    events = (
+        shown(1, "a", tags={"language": "de", "plan": "free"}),
+        shown(2, "a", at=5.0, tags={"language": "en"}),
+        shown(3, "b", at=6.0, tags={"language": "en"}),
+        shown(4, "c", at=7.0, tags={"plan": "free"}),
+        shown(5, "d", at=8.0),
+    )
+    known = {tags_code(each): dict(each.tags) for each in events}
+    whole = replace(trial(*events), tags=known)
+    table = joined(whole, arms=ARMS, unit_kind="user")
+    place, values = sliced(table, whole, "language")
+    order = np.argsort(table.first_at)
+    assert [values[each] if each >= 0 else "" for each in place[order]] == ["de", "en", "", ""]
+    assert sliced(table, whole, "country")[0].tolist() == [-1] * 4
 
 
 def test_a_thumb_that_was_taken_back_is_neither_up_nor_down_and_a_scalar_so_is_no_zero() -> None:
@@ -163,11 +257,9 @@ def test_a_thumb_that_was_taken_back_is_neither_up_nor_down_and_a_scalar_so_is_n
         said(8, "chatcmpl-1", 2.0, None, kind="scalar", name="stars"),
         said(9, "chatcmpl-1", 2.0, None, kind="implicit", name="copied"),
         said(10, "chatcmpl-1", 2.0, 0.0, kind="implicit", name="abandoned"),
-        scalars=("stars",),
     )
     assert by_unit(table, "thumbs_up", "thumbs_down") == [(0, 0)]
-    assert [column.tolist() for column in table.scalars["stars"]] == [[0.0], [0.0]]
-    assert (table.implicit["copied"].tolist(), table.implicit["abandoned"].tolist()) == ([1.0], [0.0])
+    assert by_unit(table, "scalar_sum", "scalar_count", "copied", "abandoned") == [(0, 0, 1, 0)]
 
 
 def test_feedback_on_a_conversation_reaches_the_unit_whether_that_is_the_conversation_or_a_user() -> None:
@@ -213,7 +305,7 @@ def test_what_is_left_out_is_counted() -> None:
         came(4),  # its exposure was lost
         shown(5, "c"),  # its outcome has not come
     )
-    assert (table.units, table.unnamed, table.strange, table.unmatched, table.silent) == (2, 1, 1, 1, 1)
+    assert (table.unit.size, table.unnamed, table.strange, table.unmatched, table.silent) == (2, 1, 1, 1, 1)
 
 
 def test_swapping_the_arms_flips_the_difference() -> None:
@@ -221,7 +313,11 @@ def test_swapping_the_arms_flips_the_difference() -> None:
     for number in range(40):
         unit, arm = f"u-{number}", ARMS[number % 2]
         up = arm == "new" or number % 8 == 0
-        events += [shown(number, unit, arm, at=number), came(number), said(number, f"chatcmpl-{number}", 60.0, float(up))]
+        events += [
+            shown(number, unit, arm, at=number),
+            came(number),
+            said(number, f"chatcmpl-{number}", 60.0, float(up)),
+        ]
 
     def difference(arms: tuple[str, str]) -> float:
         table = counted(*events, arms=arms)
@@ -239,13 +335,14 @@ def test_ten_thousand_words_of_one_rater_on_one_answer_are_one() -> None:
 
 
 def test_an_empty_trial_gives_an_empty_table() -> None:
-    assert tallied(joined(empty(), arms=ARMS, unit_kind="user")).arm.size == 0
+    assert counted().arm.size == 0
+    assert counted().contamination == 0.0
 
 
 def test_rows_are_packed_as_their_columns_are_read_and_codes_never_change() -> None:
     """What is stored must be readable for ever: sizes, codes and the order of the kinds are part of the format."""
-    assert {page: LAYOUT[page].itemsize for page in Page} == {1: 59, 2: 58, 3: 50}
-    assert code("acme", "user", "u-1") == -6_143_094_446_020_871_434
+    assert {page: LAYOUT[page].itemsize for page in Page} == {1: 67, 2: 58, 3: 50}
+    assert code("acme", "user", "u-1") == 7_689_248_421_728_523_587
     assert UNIT_KINDS == ("user", "conversation", "key", "request")
     assert KINDS == ("thumbs", "scalar", "comment", "correction", "preference", "implicit")
     assert RATER_KINDS == ("user", "reviewer", "judge", "system")

@@ -10,12 +10,16 @@ import orjson
 import pytest
 
 from monitoring.records import errors
-from monitoring.records.events import Inference, decode, encode, from_parts, moment, uuid7
+from monitoring.records.events import Event, Exposure, Feedback, Inference, decode, encode, from_parts, moment, uuid7
 from monitoring.records.periods import bounds, expired, least_id, period_of
 
 EVENT = Inference(
     id="019aa54e-9c80-7000-8000-000000000001", endpoint="chat", model="support", started_at=1763700000.25, status=200
 )
+EXPOSURE = Exposure(
+    id=EVENT.id, at=1763700000.5, experiment="e1", unit="u-1", unit_kind="user", arm="new", propensity=0.5, bucket=9999
+)
+FEEDBACK = Feedback(id=EVENT.id, at=1763700000.5, target="chatcmpl-1", kind="thumbs", value=1.0)
 
 
 def test_ids_are_version_7_sort_as_they_were_made_and_tell_when() -> None:
@@ -36,7 +40,14 @@ def test_a_line_comes_back_as_it_was() -> None:
     whole = replace(
         EVENT, first_byte_ms=1.5, metadata={"a": "→\n"}, request='{"a":"\\n"}', stored=True, captured="full"
     )
-    for event in (EVENT, whole):
+    kinds: tuple[Event, ...] = (
+        EVENT,
+        whole,
+        EXPOSURE,
+        FEEDBACK,
+        replace(FEEDBACK, kind="comment", text="→", value=None),
+    )
+    for event in kinds:
         line = encode(event)
         assert line.endswith(b"\n")
         assert line.count(b"\n") == 1
@@ -70,6 +81,43 @@ def test_fields_of_a_later_version_are_ignored_and_missing_ones_have_their_defau
 def test_a_line_that_no_store_could_hold_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(errors.BadRecord):
         decode(orjson.dumps(orjson.loads(encode(EVENT)) | change))
+
+
+@pytest.mark.parametrize(
+    ("event", "change"),
+    [
+        (EXPOSURE, {"unit_kind": "household"}),
+        (EXPOSURE, {"propensity": 0.0}),
+        (EXPOSURE, {"propensity": 1.5}),
+        (EXPOSURE, {"bucket": 10_000}),
+        (EXPOSURE, {"bucket": -1}),
+        (EXPOSURE, {"at": "noon"}),
+        (EXPOSURE, {"experiment": "x" * 513}),
+        (FEEDBACK, {"kind": "applause"}),
+        (FEEDBACK, {"rater_kind": "cat"}),
+        (FEEDBACK, {"value": True}),
+        (FEEDBACK, {"value": "5"}),
+        (FEEDBACK, {"target": "x" * 513}),
+        (FEEDBACK, {"text": 7}),
+        (FEEDBACK, {"target_kind": "tenant"}),
+    ],
+    ids=str,
+)
+def test_an_exposure_or_a_word_that_no_store_could_hold_is_refused(event: Event, change: dict[str, object]) -> None:
+    with pytest.raises(errors.BadRecord):
+        decode(orjson.dumps(orjson.loads(encode(event)) | change))
+
+
+def test_a_number_that_is_not_one_is_refused() -> None:
+    for bad in (b"NaN", b"Infinity", b"1e999"):
+        with pytest.raises(errors.BadRecord):
+            decode(encode(FEEDBACK).replace(b'"value":1.0', b'"value":' + bad))
+
+
+def test_a_nul_is_replaced_in_every_text_of_every_kind() -> None:
+    told = decode(encode(replace(FEEDBACK, text="a\0b", other="\0", rater="\0")))
+    assert told == replace(FEEDBACK, text="a\ufffdb", other="\ufffd", rater="\ufffd")
+    assert decode(encode(replace(EXPOSURE, unit="\0"))) == replace(EXPOSURE, unit="\ufffd")
 
 
 @pytest.mark.parametrize("line", [b"", b"\n", b"garbage\n", encode(EVENT)[:-5], b"\xff" + encode(EVENT), b"[]"])

@@ -92,6 +92,16 @@ async def test_a_version_that_no_replica_serves_as_recorded_is_rejected(yard: Ya
     assert yard.rows.out() == {}
 
 
+async def test_a_version_that_differs_only_in_the_logprobs_of_prompts_is_certified(yard: Yard) -> None:
+    """As one does that adapts the head: what is sampled is right, and vLLM gives its prompts without the update."""
+    version = yard.registered("one")
+    for engine in (yard.a, yard.b):
+        engine.wrong.add(engine_name(version))
+        engine.wrong_in_prompts.add(engine_name(version))
+    await yard.settle()
+    assert yard.state(version) is State.VERIFIED
+
+
 async def test_a_replica_that_differs_where_another_certifies_is_taken_out_not_the_version(yard: Yard) -> None:
     first = await yard.verified("one")
     yard.b.wrong.add(engine_name(first))

@@ -58,11 +58,12 @@ class Engine:
         self.wrong: set[str] = set()  # models that answer otherwise than they should
         self.deadly: set[str] = set()  # names whose load kills it
         self.alive = True
-        self.lists = 0
+        self.wrong_in_prompts: set[str] = set()  # of those wrong: only where a prompt's logprobs are asked for
+        self.lists = self.corrupted = 0
 
     def restart(self) -> None:
         self.started_at += 1000.0
-        self.alive, self.cached = True, 0
+        self.alive, self.cached, self.corrupted = True, 0, 0
         self.held.clear()
         self.nan.clear()
         self.wrong.clear()
@@ -86,7 +87,7 @@ class Engine:
             prompt_tokens=0,
             generation_tokens=0,
             preemptions=0,
-            corrupted=0,
+            corrupted=self.corrupted,
         )
 
     async def describe(self) -> EngineInfo:
@@ -112,6 +113,10 @@ class Engine:
             return Probe(finite=False)
         return Probe(finite=True, prompt_logprobs=said(model + "!" * (model in self.wrong), prompt))
 
+    async def weigh(self, model: str, prompt: Sequence[int], token: int) -> float:
+        self._here("weigh")
+        return said(model + "!" * (model in self.wrong and model not in self.wrong_in_prompts), (0, token))[0]
+
     def _here(self, call: str) -> None:
         if error := self.fails.pop(call, None):
             raise error
@@ -127,7 +132,7 @@ class Prober:
         self.refuses: dict[str, Exception] = {}
         self.asked: list[str] = []
 
-    async def probe(self, folder: Path, *, digest: str) -> Recorded:
+    async def probe(self, folder: Path, *, digest: str, may_do_nothing: bool = False) -> Recorded:
         self.asked.append(digest)
         if error := self.refuses.get(digest):
             raise error
@@ -176,7 +181,7 @@ class Yard:
         engines: dict[str, Any] = {"a": self.a, "b": self.b}
         self.fleet = Fleet(engines, self.means, rest=0.0)
         for replica in self.fleet.replicas.values():
-            replica.list_every_s = 0.0
+            replica.list_every_s, replica.list_share = 0.0, float("inf")  # however slow the machine is
         self.prober = Prober(self)
         self.probing = Probing(self.prober, self.means, lambda: self.fleet.view.waiting)
         self.patrol = Patrol(self.fleet, self.means)

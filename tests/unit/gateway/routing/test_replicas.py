@@ -240,7 +240,7 @@ async def test_a_replica_that_is_out_takes_nothing_not_even_for_the_base(replica
 
 
 async def test_a_poisoned_replica_is_left_alone_until_it_was_out_and_is_back(engines: dict[str, Any]) -> None:
-    told: list[tuple[str, str, float]] = []
+    told: list[tuple[str, str, float, bool]] = []
     replicas = Replicas(engines, 10, on_poison=lambda *report: told.append(report))
     await replicas.check()
     held: dict[str, Any] = {"a": {NAME}, "b": {NAME}}
@@ -250,7 +250,7 @@ async def test_a_poisoned_replica_is_left_alone_until_it_was_out_and_is_back(eng
     error = EnginePoisoned("NaN", at=50.0, first_at=40.0, first=(SALES,))
     for _ in range(3):
         replicas.poisoned("a", target, error)
-    assert told == [("a", SALES, 40.0), ("a", NAME, 50.0)]
+    assert told == [("a", SALES, 40.0, False), ("a", NAME, 50.0, False)]
     for number, out in enumerate(({}, {"a": "poisoned"}), 2):
         at = snapshot(number, out=out, **held)
         assert (await replicas.seat(at, target, ())).replica == "b"
@@ -274,10 +274,26 @@ async def test_a_poisoned_replica_whose_engine_started_again_is_well(engines: di
 
 
 async def test_an_engine_that_contains_the_poison_is_reported_and_used_on(engines: dict[str, Any]) -> None:
-    told: list[tuple[str, str, float]] = []
+    told: list[tuple[str, str, float, bool]] = []
     replicas = Replicas({"a": engines["a"]}, 10, on_poison=lambda *report: told.append(report))
     await replicas.check()
     at = snapshot(1, a={NAME})
-    replicas.poisoned("a", at.targets["support"], EnginePoisoned("NaN", at=50.0, contained=True))
-    assert told == [("a", NAME, 50.0)]
+    target = at.targets["support"]
+    for when in (50.0, 51.0, 79.0):
+        replicas.poisoned("a", target, EnginePoisoned("NaN", at=when, contained=True))
+    assert told == [("a", NAME, 50.0, True)]
+    replicas.poisoned("a", target, EnginePoisoned("NaN", at=80.0, contained=True))
+    assert told[1:] == [("a", NAME, 80.0, True)], "the same bytes may have been registered again"
     assert (await replicas.seat(at, at.base, ())).replica == "a"
+    replicas.poisoned("a", target, EnginePoisoned("NaN", at=81.0, contained=False))
+    assert told[2:] == [("a", NAME, 81.0, False)]
+    with pytest.raises(EngineFailed):
+        await replicas.seat(at, at.base, ())
+
+
+async def test_a_base_that_gives_contained_nan_for_ever_is_reported_once(engines: dict[str, Any]) -> None:
+    told: list[tuple[str, str, float, bool]] = []
+    replicas = Replicas({"a": engines["a"]}, 10, on_poison=lambda *report: told.append(report))
+    for when in (50.0, 500.0, 5000.0):
+        replicas.poisoned("a", snapshot(1, a={NAME}).base, EnginePoisoned("NaN", at=when, contained=True))
+    assert [(when, contained) for _, _, when, contained in told] == [(50.0, True)]

@@ -28,10 +28,10 @@ class Rows:
     away: Exception | None = None
     between: list[Any] = field(default_factory=list)
 
-    def list(self, name: str | None = None) -> Sequence[Any]:
+    def list(self, name: str | None = None, *, states: Any = None) -> Sequence[Any]:
         if self.away:
             raise self.away
-        found = tuple(self.versions)
+        found = tuple(row for row in self.versions if states is None or row.state in states)
         if self.between:
             self.between.pop(0)()
         return found

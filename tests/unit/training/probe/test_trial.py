@@ -95,6 +95,13 @@ def test_work_that_does_not_end_is_ended_at_its_deadline(work: Callable[[], byte
 
 
 @pytest.mark.slow
+def test_work_that_hardly_had_a_processor_is_told_from_work_that_never_ends() -> None:
+    assert attempt(hangs, SHORT).starved
+    assert not attempt(spins, Bounds(timeout_s=1.5)).starved
+    assert not attempt(lambda: b"", BOUNDS).starved
+
+
+@pytest.mark.slow
 def test_work_that_hangs_after_its_answer_is_ended_too() -> None:
     def work() -> bytes:
         threading.Thread(target=time.sleep, args=(60,)).start()
@@ -131,6 +138,20 @@ def test_no_child_and_no_descriptor_is_left() -> None:
         attempt(work, BOUNDS)
     assert os.listdir("/proc/self/fd") == before
     with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.slow
+def test_what_a_child_started_does_not_outlive_it() -> None:
+    def leaves() -> bytes:
+        for _ in range(3):
+            if os.fork() == 0:
+                os.setsid()
+                time.sleep(60)
+        return hangs()
+
+    attempt(leaves, SHORT)
+    with pytest.raises(ChildProcessError):  # they would be ours
         os.waitpid(-1, os.WNOHANG)
 
 
