@@ -39,13 +39,15 @@ class Tolerances:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """The verdict, and the three numbers it rests on (0 when nothing could be compared)."""
+    """The verdict, and the three numbers it rests on (0 when nothing could be compared). `contained`: numbers were not
+    finite, and the engine says that nothing else was touched."""
 
     passed: bool
     mean: float
     p99: float
     most: float
     reasons: tuple[Reason, ...] = ()
+    contained: bool = False
 
     def document(self) -> dict[str, Any]:
         """As JSON for a row of evidence."""

@@ -15,8 +15,7 @@ from typing import Any
 
 import orjson
 
-from gateway.engines import nan
-from gateway.engines.errors import EngineBroke, EngineRefused
+from gateway.engines.errors import EngineBroke, EnginePoisoned, EngineRefused
 from gateway.engines.refusals import translate
 from gateway.engines.upstream import Answer, Upstream
 
@@ -67,6 +66,7 @@ class Probe:
     """
 
     finite: bool
+    contained: bool = False  # not finite, and the engine kept it from everything else
     text: str = ""
     #: The answer's token ids.
     ids: tuple[int, ...] = ()
@@ -163,10 +163,13 @@ class Vllm:
             "cache_salt": uuid.uuid4().hex,
         }
         status, answer = await self._call("POST", "/v1/completions", orjson.dumps(body), timeout_s=_PROBE_TIMEOUT_S)
-        if (status == 400 and b"Out of range float values" in answer) or (status == 500 and nan.IN_JSON in answer):
+        if status == 400 and b"Out of range float values" in answer:
             return Probe(finite=False)
         if status != 200:
-            raise self.refusal(status, answer, "/v1/completions")
+            refused = self.refusal(status, answer, "/v1/completions")
+            if isinstance(refused, EnginePoisoned):
+                return Probe(finite=False, contained=refused.contained)
+            raise refused
         try:
             return _probe(orjson.loads(answer)["choices"][0])
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:

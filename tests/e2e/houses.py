@@ -145,6 +145,7 @@ def open_house(running: Stack, *, engines: int, slots: int = 0, **env: str) -> H
         scripted(running, f"engine-{i}", port=free_port(), model=BASE, max_loras=str(slots)) for i in range(engines)
     )
     running.env["GRAFTLINE_ENGINE_URLS"] = ",".join(urls)
+    running.env.setdefault("GRAFTLINE_PROBE", "off")  # a scripted engine gives no numbers that a real base would
     key = make_key(running)
     url = gateway(running, port=free_port(), env=env)
     worker(running)

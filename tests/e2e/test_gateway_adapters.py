@@ -116,7 +116,7 @@ def test_a_broken_adapter_is_refused_with_every_reason(house: House, tmp_path: P
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True, "bias": "all"}))
     with house.client() as client:
-        answer = client.post("/v1/adapters", json={"name": "broken", "source": str(folder)})
+        answer = client.post("/v1/adapters", json={"name": "broken", "source": str(folder), "unprobed": True})
     assert answer.status_code == 422
     found = answer.json()["error"]
     assert found["code"] == "adapter_rejected"
@@ -125,14 +125,15 @@ def test_a_broken_adapter_is_refused_with_every_reason(house: House, tmp_path: P
 
 
 def test_an_adapter_whose_numbers_are_not_finite_is_rejected_by_its_first_forward(house: House, tmp_path: Path) -> None:
-    folder = tiny_adapter(tmp_path / "a", seed=7)
+    source = {"name": "nan", "source": str(tiny_adapter(tmp_path / "a", seed=7)), "unprobed": True, "wait_s": 20}
+    house.script(contained=True)  # or the only engine would be out for good, and every test after this one with it
     with house.client() as client:
-        first = client.post("/v1/adapters", json={"name": "nan", "source": str(folder), "wait_s": 20}).json()
+        first = client.post("/v1/adapters", json=source).json()
         house.script(nan=[f"nan@{first['digest'].removeprefix('sha256:')[:16]}"])
         client.delete("/v1/models/nan")
         eventually(lambda: not any(name.startswith("nan@") for name in house.script()["adapters"]))
-        answer = client.post("/v1/adapters", json={"name": "nan", "source": str(folder), "wait_s": 20})
-        house.script(nan=[])
+        answer = client.post("/v1/adapters", json=source)
+        house.script(nan=[], contained=False)
         assert answer.status_code == 422, answer.text
         assert answer.json()["error"]["reasons"][0]["code"] == "not_finite"
         assert client.get("/v1/adapters/nan/2").json()["state"] == "rejected"
@@ -145,7 +146,7 @@ def test_bytes_that_were_retired_can_be_registered_at_once_again(house: House, t
     house.register("phoenix", tmp_path / "a", seed=8)
     with house.client() as client:
         assert client.delete("/v1/models/phoenix").status_code == 200
-        source = {"name": "phoenix", "source": str(tmp_path / "a"), "wait_s": 10}
+        source = {"name": "phoenix", "source": str(tmp_path / "a"), "unprobed": True, "wait_s": 10}
         made = client.post("/v1/adapters", json=source)
     assert made.status_code == 201, made.text
     assert made.json()["number"] == 2
@@ -274,7 +275,8 @@ def test_a_worker_killed_between_load_and_proof_leaves_nothing_half_done(tmp_pat
         house = open_house(running, engines=1)
         house.script(next=["[[hang]]"])  # the first probe never comes back
         with house.client() as client:
-            source = {"name": "halfway", "source": str(tiny_adapter(tmp_path / "a", seed=16)), "wait_s": 0}
+            folder = str(tiny_adapter(tmp_path / "a", seed=16))
+            source = {"name": "halfway", "source": folder, "unprobed": True, "wait_s": 0}
             assert client.post("/v1/adapters", json=source).status_code == 202
             eventually(lambda: house.script()["running"] == 1)
             running.kill("worker")

@@ -26,6 +26,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         "engine_max_loras": str(SLOTS),
         "slot_turn_s": str(TURN_S),
         "slot_queue_timeout_s": "20",
+        "patrol_per_s": "0",  # its questions take slots that the gateway does not count
     }
     with stack(**settings) as running:
         found = open_house(running, engines=1, slots=SLOTS)

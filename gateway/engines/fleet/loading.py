@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from adapters.checks.parity import Certificate
-from adapters.errors import AdapterError, BadSignature, DigestMismatch, NotFound, Reason, Rejected
+from adapters.errors import AdapterError, BadSignature, DigestMismatch, NotFound, Reason
 from adapters.lifecycle import State
 from adapters.registry import engine_name
 from adapters.store import Version
 from gateway.engines.errors import EngineError, EngineRefused
 from gateway.engines.fleet.book import STRIKES_MAX, WHO, reason
 from gateway.engines.fleet.capacity import when_full
-from gateway.engines.fleet.prove import certify, certify_base, fault, finite, first_forward
+from gateway.engines.fleet.prove import certify_base, fault, finite, prove
 from gateway.engines.fleet.staging import Staged, chunks
 from gateway.engines.fleet.view import View
 
@@ -158,12 +158,9 @@ class Loading:
             return
         try:
             known = await asyncio.to_thread(book.recorded, version)
-            if known is None:
-                known = await first_forward(replica.engine, name, self._means.terms.base_name)
-                await asyncio.to_thread(book.record, version, known, subject=replica.name)
-            found = await certify(replica.engine, name, known)
-        except Rejected as error:
-            found = Certificate(passed=False, mean=0.0, p99=0.0, most=0.0, reasons=error.reasons)
+            fresh, found = await prove(replica.engine, name, self._means.terms.base_name, known)
+            if fresh is not None:
+                await asyncio.to_thread(book.record, version, fresh, subject=replica.name)
         except EngineError as error:
             if not await self._lives():
                 await self._strike(version, "probe", error)
@@ -191,6 +188,7 @@ class Loading:
             base_passed=base.passed,
             engine_known=book.knows(replica.fingerprint),
             others_passed=replica.served_elsewhere(replica.name, name),
+            contained=found.contained and finite(base),
         )
         replica.proven.discard(name)
         if not finite(found):

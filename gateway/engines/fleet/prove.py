@@ -53,18 +53,23 @@ async def certify_base(engine: Vllm, base_name: str, known: Recorded | None) -> 
     return served if isinstance(served, Certificate) else Certificate(passed=True, mean=0.0, p99=0.0, most=0.0)
 
 
-async def first_forward(engine: Vllm, name: str, base_name: str) -> Recorded:
-    """For versions that nothing probed before: the engine itself records. Raises Rejected as a prober does."""
+async def prove(engine: Vllm, name: str, base_name: str, known: Recorded | None) -> tuple[Recorded | None, Certificate]:
+    """The certificate of a version on this engine, by what was recorded; where nothing was, because nothing probed it
+    before, the engine itself records, and that recording comes back too."""
+    if known is not None:
+        return None, await certify(engine, name, known)
     began = time.monotonic()
     theirs, bases = await _ask(engine, name, PROMPTS), await _ask(engine, base_name, PROMPTS)
-    for answer in (theirs, bases):
-        if isinstance(answer, Certificate):
-            raise Rejected(answer.reasons)
-    assert not isinstance(theirs, Certificate)
-    assert not isinstance(bases, Certificate)
-    return recorded(
-        PROMPTS, theirs, bases, seconds=time.monotonic() - began, by=f"engine {engine.name}", effect_min=0.0
-    )
+    if isinstance(theirs, Certificate):
+        return None, theirs
+    if isinstance(bases, Certificate):
+        return None, bases
+    seconds, by = time.monotonic() - began, f"engine {engine.name}"
+    try:
+        fresh = recorded(PROMPTS, theirs, bases, seconds=seconds, by=by, effect_min=0.0)
+    except Rejected as error:
+        return None, Certificate(passed=False, mean=0.0, p99=0.0, most=0.0, reasons=error.reasons)
+    return fresh, await certify(engine, name, fresh)
 
 
 def finite(found: Certificate) -> bool:
@@ -73,17 +78,25 @@ def finite(found: Certificate) -> bool:
 
 
 def fault(
-    *, is_finite: bool, known_here: bool, base_passed: bool, engine_known: bool, others_passed: bool
+    *,
+    is_finite: bool,
+    known_here: bool,
+    base_passed: bool,
+    engine_known: bool,
+    others_passed: bool,
+    contained: bool = False,
 ) -> Literal["version", "replica", "both"]:
     """Who is at fault when a version is not served as it was recorded.
 
     `known_here`: an engine like this one certified it before; `others_passed`: another replica of now did. A base that
     differs as well accuses the replica, but only where engines like it have certified something (`engine_known`): one
     that never agreed with the prober would be restarted for ever. Numbers that are none poison the replica, whoever
-    made them.
+    made them, unless the engine contained them.
     """
     innocent = known_here or others_passed or (engine_known and not base_passed)
     if not is_finite:
+        if contained:
+            return "version"
         return "replica" if innocent else "both"
     return "replica" if innocent else "version"
 
@@ -105,7 +118,8 @@ async def _ask(engine: Vllm, name: str, prompts: Sequence[Sequence[int]]) -> lis
             allowed="finite logprobs for every probe prompt",
             advice="Train it again; a diverged or overflowing adapter cannot serve.",
         )
-        return Certificate(passed=False, mean=0.0, p99=0.0, most=0.0, reasons=(found,))
+        contained = all(answer.finite or answer.contained for answer in answers)
+        return Certificate(passed=False, mean=0.0, p99=0.0, most=0.0, reasons=(found,), contained=contained)
     return [answer.prompt_logprobs for answer in answers]
 
 

@@ -29,7 +29,7 @@ BEAT_AGE_MAX_S = 5.0
 #: Versions that are asked for with the base before anything on a (re)started engine is served.
 SAMPLE = 3
 #: The list of a thousand adapters costs the engine tens of milliseconds: it is asked for that much more seldom.
-LIST_EVERY_S, LIST_EVERY_MOST_S, LIST_SHARE = 0.2, 5.0, 0.02
+LIST_EVERY_S, LIST_EVERY_MOST_S, LIST_SHARE = 0.2, 1.0, 0.02
 #: A restart that was asked for and did not come is asked for again.
 ASK_AGAIN_S = 120.0
 #: An engine that differs again after so many restarts is left out, for a person to look at.
@@ -134,8 +134,7 @@ class Replica:
     async def report(self, names: View) -> None:
         """Say what this replica serves, where that is news."""
         self.on_duty()
-        serving = frozenset(name for name in self.proven & self.have if name in names.names)
-        gauge = self.means.metrics.gauge
+        serving, gauge = frozenset(self.proven & self.have & names.names.keys()), self.means.metrics.gauge
         if serving != self.reported:
             await asyncio.to_thread(self.means.fleet.hold, self.name, serving)
             self.reported = serving
@@ -238,6 +237,7 @@ class Replica:
         if self._settled is not None and self._settled[0] is view and self._settled == mark:
             return 0
         todo = plan(share, view.names, self.have, self.proven)
+        await self.report(view)  # what it lost is news even if it is back at once: gateways wait for a revision
         done = await self._loading.run(view, [v for v in todo.load if engine_name(v) not in self.failing])
         await self.report(view)
         done += await self._unload(todo)

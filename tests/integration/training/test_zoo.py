@@ -13,7 +13,8 @@ from adapters.errors import Rejected
 from adapters.limits import Limits
 from training.base import NAME, PATH
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+#: `make hostile` trains the same adapters and takes them through the whole gateway.
+pytestmark = [pytest.mark.claim, pytest.mark.filterwarnings("ignore")]
 
 LABELS = {
     "with-other-template": ("other_template",),
