@@ -15,19 +15,27 @@ class ClientLeft(Exception):
     """The client closed its connection; nobody is there to answer."""
 
 
-async def read(receive: Receive, headers: Iterable[tuple[bytes, bytes]], *, bytes_max: int, timeout_s: float) -> bytes:
-    """The whole body. Raises `TooLarge` before reading what is announced too large, `ClientTimeout`, `ClientLeft`."""
+async def read(
+    receive: Receive, headers: Iterable[tuple[bytes, bytes]], *, bytes_max: int, timeout_s: float | None
+) -> bytes:
+    """The whole body, in `timeout_s` seconds; None for one that has already arrived, which is spared the timer.
+
+    Raises `TooLarge` before reading what is announced too large, `ClientTimeout`, `ClientLeft`.
+    """
     for name, value in headers:
         if name == b"content-length" and (not value.isdigit() or int(value) > bytes_max):
             raise _too_large(bytes_max)
         if name == b"content-encoding" and value.lower() not in (b"", b"identity"):
             raise BadRequest("Compressed request bodies are not taken; send the JSON as it is.")
-    message = await _within(receive, timeout_s)
+    message = await (_within(receive, timeout_s) if timeout_s is not None else receive())
+    if message["type"] == "http.disconnect":
+        raise ClientLeft
     if not message.get("more_body"):
         whole: bytes = message.get("body", b"")
         if len(whole) > bytes_max:
             raise _too_large(bytes_max)
         return whole
+    assert timeout_s is not None
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout_s
     parts, size = [message["body"]], len(message["body"])

@@ -13,8 +13,9 @@ from gateway import pipeline
 from gateway.access.quota import Remaining
 from gateway.api import errors
 from gateway.api.openai import body, parse
-from gateway.api.openai.exchange import Exchange, Receive, Send, Watch
+from gateway.api.openai.exchange import Connection, Exchange, Receive, Send, Watch
 from gateway.api.openai.fields import Bounds
+from gateway.api.protocol import CONNECTION
 from gateway.capture.draft import Draft
 from gateway.capture.outbox import Outbox
 from gateway.engines.sse import END
@@ -55,6 +56,7 @@ class Inference:
         draft = Draft(endpoint, head.request_id.decode() or f"req-{wire}", wire)
         responder = Responder(send, draft)
         exchange: Exchange | None = None
+        connection: Connection = scope["extensions"][CONNECTION]
         self._open += 1
         try:
             self._admit()
@@ -63,10 +65,10 @@ class Inference:
                 receive,
                 scope["headers"],
                 bytes_max=self._gw.settings.body_bytes_max,
-                timeout_s=self._gw.settings.body_timeout_s,
+                timeout_s=None if connection.whole else self._gw.settings.body_timeout_s,
             )
             call = draft.call = parse.parse(endpoint, draft.raw, head, draft.request_id, self._bounds, self._hosts)
-            exchange = responder.exchange = self._watch.begin(send, receive)
+            exchange = responder.exchange = self._watch.begin(send, connection)
             async with aclosing(pipeline.serve(call, self._gw, draft)) as parts:
                 await responder.answer(parts, call.stream)
         except body.ClientLeft:

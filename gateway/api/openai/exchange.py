@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.engines.errors import EngineTimeout
 from gateway.engines.sse import KEEP_ALIVE
@@ -17,6 +17,15 @@ _COMMENT_S = 0.1
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class Connection(Protocol):
+    """What a request needs of the connection that it came over."""
+
+    on_lost: Callable[[], None] | None
+
+    @property
+    def whole(self) -> bool: ...
 
 
 class Exchange:
@@ -33,7 +42,7 @@ class Exchange:
         self.ended = False
         self.fault: EngineTimeout | None = None
 
-    def leave(self, _: object = None) -> None:
+    def leave(self) -> None:
         """The client is gone: stop the request, and so the engine's work on it."""
         if not self.ended:
             self.client_left = True
@@ -51,22 +60,17 @@ class Watch:
     def __init__(self, *, request_timeout_s: float, send_timeout_s: float, keep_alive_s: float):
         self._request_s, self._send_s, self._keep_alive_s = request_timeout_s, send_timeout_s, keep_alive_s
         self._running: set[Exchange] = set()
-        self._listeners: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
         return len(self._running)
 
-    def begin(self, send: Send, receive: Receive) -> Exchange:
+    def begin(self, send: Send, connection: Connection) -> Exchange:
         """Watch the current task as an exchange; it must be ended with `end`."""
-        loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
-        exchange = Exchange(task, send, loop.time())
+        exchange = Exchange(task, send, task.get_loop().time())
         self._running.add(exchange)
-        listener = loop.create_task(_disconnect(receive))
-        listener.add_done_callback(exchange.leave)
-        listener.add_done_callback(self._listeners.discard)
-        self._listeners.add(listener)
+        connection.on_lost = exchange.leave
         return exchange
 
     def end(self, exchange: Exchange) -> None:
@@ -98,9 +102,3 @@ async def _comment(exchanges: list[Exchange]) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_COMMENT_S):
             await asyncio.gather(*(each.send(message) for each in exchanges), return_exceptions=True)
-
-
-async def _disconnect(receive: Receive) -> None:
-    """Ends when the client's side is over, which after the body is all that `receive` can still say."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,16 +20,12 @@ class Client:
 
     def __init__(self, reads: bool = True) -> None:
         self.reads, self.got = reads, []  # type: ignore[var-annotated]
-        self.gone = asyncio.Event()
+        self.on_lost: Callable[[], None] | None = None
 
     async def send(self, message: dict[str, Any]) -> None:
         if not self.reads:
             await asyncio.Event().wait()
         self.got.append(message["body"])
-
-    async def receive(self) -> dict[str, Any]:
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
 
 
 class Running:
@@ -40,7 +37,7 @@ class Running:
         self.task = asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
-        self.exchange = self.watch.begin(self.client.send, self.client.receive)
+        self.exchange = self.watch.begin(self.client.send, self.client)
         try:
             await asyncio.Event().wait()
         finally:
@@ -114,7 +111,8 @@ async def test_a_request_past_its_time_is_stopped_with_a_fault(watch: Watch) -> 
 async def test_a_client_that_leaves_stops_its_request_and_one_that_was_answered_does_not(watch: Watch) -> None:
     client = Client()
     exchange = await begun(watch, client)
-    client.gone.set()
+    assert client.on_lost is not None
+    client.on_lost()
     await ended(exchange)
     assert exchange.client_left
     done = Exchange(asyncio.ensure_future(asyncio.sleep(0)), client.send, 0.0)
