@@ -102,15 +102,15 @@ def fault(
 
 
 async def _ask(engine: Vllm, name: str, prompts: Sequence[Sequence[int]]) -> list[tuple[float, ...]] | Certificate:
-    asked = (engine.probe(name, prompt, tokens=1) for prompt in prompts)
-    found_all = await asyncio.gather(*asked, return_exceptions=True)
+    """One after the other: together they would be one large step, for which everybody's stream stands still."""
     answers: list[Probe] = []
-    for each in found_all:
-        if isinstance(each, EngineRefused) and not isinstance(each, AdapterMissing):
-            return _refused("not_finite" if each.code == "engine_poisoned" else each.code, each)
-        if isinstance(each, BaseException):
-            raise each
-        answers.append(each)
+    for prompt in prompts:
+        try:
+            answers.append(await engine.probe(name, prompt, tokens=1))
+        except AdapterMissing:
+            raise
+        except EngineRefused as error:
+            return _refused("not_finite" if error.code == "engine_poisoned" else error.code, error)
     if not all(answer.finite for answer in answers):
         found = reason(
             "not_finite",
