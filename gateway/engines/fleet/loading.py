@@ -158,7 +158,9 @@ class Loading:
             return
         try:
             known = await asyncio.to_thread(book.recorded, version)
-            fresh, found = await prove(replica.engine, name, self._means.terms.base_name, known)
+            fresh, found = await prove(
+                replica.engine, name, self._means.terms.base_name, known, idle=not await replica.inflight()
+            )
             if fresh is not None:
                 await asyncio.to_thread(book.record, version, fresh, subject=replica.name)
         except EngineError as error:

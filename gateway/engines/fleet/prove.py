@@ -23,14 +23,15 @@ PLACES = 24
 AT_ONCE = 8
 
 
-async def certify(engine: Vllm, name: str, known: Recorded) -> Certificate:
-    """Compare what `name` gives on this engine with what was recorded. Raises what an absent engine raises, and
-    AdapterMissing.
+async def certify(engine: Vllm, name: str, known: Recorded, *, idle: bool = False) -> Certificate:
+    """Compare what `name` gives on this engine with what was recorded. An `idle` engine is asked for all prompts at
+    once; on others that would be one large step, for which everybody's stream stands still. Raises what an absent
+    engine raises, and AdapterMissing.
 
     A difference is looked at again, token by token, as answers are made. That is slower and it is what counts: vLLM
     gives the logprobs of a prompt without an adapter's update of the head.
     """
-    served = await _ask(engine, name, known.prompts)
+    served = await _ask(engine, name, known.prompts, idle=idle)
     found = served if isinstance(served, Certificate) else certificate(known, served)
     if found.passed or not finite(found):
         return found
@@ -53,11 +54,13 @@ async def certify_base(engine: Vllm, base_name: str, known: Recorded | None) -> 
     return served if isinstance(served, Certificate) else Certificate(passed=True, mean=0.0, p99=0.0, most=0.0)
 
 
-async def prove(engine: Vllm, name: str, base_name: str, known: Recorded | None) -> tuple[Recorded | None, Certificate]:
+async def prove(
+    engine: Vllm, name: str, base_name: str, known: Recorded | None, *, idle: bool = False
+) -> tuple[Recorded | None, Certificate]:
     """The certificate of a version on this engine, by what was recorded; where nothing was, because nothing probed it
     before, the engine itself records, and that recording comes back too."""
     if known is not None:
-        return None, await certify(engine, name, known)
+        return None, await certify(engine, name, known, idle=idle)
     began = time.monotonic()
     theirs, bases = await _ask(engine, name, PROMPTS), await _ask(engine, base_name, PROMPTS)
     if isinstance(theirs, Certificate):
@@ -101,16 +104,23 @@ def fault(
     return "replica" if innocent else "version"
 
 
-async def _ask(engine: Vllm, name: str, prompts: Sequence[Sequence[int]]) -> list[tuple[float, ...]] | Certificate:
-    """One after the other: together they would be one large step, for which everybody's stream stands still."""
+async def _ask(
+    engine: Vllm, name: str, prompts: Sequence[Sequence[int]], *, idle: bool = False
+) -> list[tuple[float, ...]] | Certificate:
+    turn = asyncio.Semaphore(len(prompts) if idle else 1)
+
+    async def one(prompt: Sequence[int]) -> Probe:
+        async with turn:
+            return await engine.probe(name, prompt, tokens=1)
+
+    found_all = await asyncio.gather(*map(one, prompts), return_exceptions=True)
     answers: list[Probe] = []
-    for prompt in prompts:
-        try:
-            answers.append(await engine.probe(name, prompt, tokens=1))
-        except AdapterMissing:
-            raise
-        except EngineRefused as error:
-            return _refused("not_finite" if error.code == "engine_poisoned" else error.code, error)
+    for each in found_all:
+        if isinstance(each, EngineRefused) and not isinstance(each, AdapterMissing):
+            return _refused("not_finite" if each.code == "engine_poisoned" else each.code, each)
+        if isinstance(each, BaseException):
+            raise each
+        answers.append(each)
     if not all(answer.finite for answer in answers):
         found = reason(
             "not_finite",
