@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, Connection, Engine
 from monitoring.database import connect, migrate
 from monitoring.records.events import Event
 from monitoring.records.periods import bounds, expired, least_id, period_at, period_of
-from monitoring.records.tables import OFFSETS, PARTITIONED, PENDING, STEPS, TAINT_STEPS, advance
+from monitoring.records.tables import CHANGES, OFFSETS, PARTITIONED, PENDING, STEPS, TAINT_STEPS, advance
 
 _CONNECT_TIMEOUT_S = 5
 #: Any number that no other use of advisory locks in the same database shares.
@@ -81,7 +81,8 @@ class Server:
                 for table in PARTITIONED:
                     connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table.name}_{period.replace('-', '_')}")
             if gone:
-                connection.execute(sa.delete(PENDING).where(PENDING.c.id < least_id(bounds(gone[-1])[1])))
+                for table in (PENDING, CHANGES):
+                    connection.execute(sa.delete(table).where(table.c.id < least_id(bounds(gone[-1])[1])))
         return gone
 
     def taints(self, *, make: bool = False) -> Engine | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from monitoring.database import reading
-from monitoring.records import sql_feedback, sql_trials
+from monitoring.records import sql_feedback, sql_stored, sql_trials
 from monitoring.records.errors import BadRecord, NotFound, StoreAway
 from monitoring.records.events import Event, Exposure, Feedback, Inference
 from monitoring.records.feedback import Orphans
@@ -182,6 +182,42 @@ class SqlRecords:
     def expire(self, now: float, keep_s: float) -> Orphans:
         with _translated():
             return sql_feedback.expire(self._shelves.reading(), now - keep_s)
+
+    def stored(
+        self,
+        tenant: str,
+        *,
+        model: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        after: str | None = None,
+        limit: int = 20,
+        newest_first: bool = False,
+    ) -> list[Inference]:
+        with _translated():
+            found = sql_stored.listed(
+                self._shelves.reading(),
+                tenant,
+                model=model,
+                metadata=metadata,
+                after=after,
+                limit=limit,
+                newest_first=newest_first,
+            )
+        taints = self.taints() if found else ()
+        return [marked(event, taints) for event in found]
+
+    def stored_one(self, completion_id: str, tenant: str) -> Inference:
+        with _translated():
+            return marked(sql_stored.one(self._shelves.reading(), completion_id, tenant), self.taints())
+
+    def relabel(self, completion_id: str, tenant: str, metadata: Mapping[str, str]) -> Inference:
+        with _translated():
+            found = sql_stored.change(self._shelves.reading(), completion_id, tenant, metadata=metadata)
+        return marked(found, self.taints())
+
+    def unstore(self, completion_id: str, tenant: str) -> None:
+        with _translated():
+            sql_stored.change(self._shelves.reading(), completion_id, tenant, removed=True)
 
     def close(self) -> None:
         """Close every connection. A later call opens them again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from monitoring.records.codes import Page, chunks, tags_code, unpacked
@@ -12,6 +12,7 @@ from monitoring.records.events import Event, Exposure, Feedback, Inference
 from monitoring.records.feedback import Orphans, latest
 from monitoring.records.joins import Trial
 from monitoring.records.periods import expired, least_id, period_at, period_of
+from monitoring.records.stored import Change, Stored, changed, clean, listed, storable
 from monitoring.records.taints import Taint, marked
 
 
@@ -72,7 +73,7 @@ class Loop(Protocol):
         """Drop what has waited for its answer for longer than `keep_s`; what has found one never goes this way."""
 
 
-class Records(Intake, Marks, Loop, Protocol):
+class Records(Intake, Marks, Loop, Stored, Protocol):
     """The readers' side. `since` and `until` are unix seconds, until exclusive, of the moment in the record's id.
 
     Whatever is read says in `tainted` whether its answer may be trusted, also what was stored before anybody knew.
@@ -121,6 +122,7 @@ class MemoryRecords:
         self._exposures: dict[str, Exposure] = {}
         self._feedback: dict[str, Feedback] = {}
         self._pending: set[str] = set()
+        self._changes: dict[str, Change] = {}
 
     def ingest(self, file: str, offset: int, events: Sequence[Event]) -> None:
         for event in events:
@@ -188,6 +190,7 @@ class MemoryRecords:
         self._exposures = {k: each for k, each in self._exposures.items() if period_of(k) not in gone}
         self._feedback = {k: each for k, each in self._feedback.items() if period_of(k) not in gone}
         self._pending &= self._feedback.keys()
+        self._changes = {k: each for k, each in self._changes.items() if period_of(k) not in gone}
         self._taints = {taint for taint in self._taints if not gone or period_at(taint.until) > gone[-1]}
         return gone
 
@@ -250,3 +253,40 @@ class MemoryRecords:
     def _seen(self, said: Feedback) -> bool:
         name = "completion_id" if said.target_kind == "completion" else "conversation"
         return any(each.tenant == said.tenant and getattr(each, name) == said.target for each in self._events.values())
+
+    def stored(
+        self,
+        tenant: str,
+        *,
+        model: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        after: str | None = None,
+        limit: int = 20,
+        newest_first: bool = False,
+    ) -> list[Inference]:
+        theirs = [marked(each, self._taints) for each in self._events.values() if storable(each, tenant)]
+        return listed(
+            theirs,
+            self._changes,
+            model=model,
+            metadata=metadata,
+            after=after,
+            limit=limit,
+            newest_first=newest_first,
+        )
+
+    def stored_one(self, completion_id: str, tenant: str) -> Inference:
+        for record_id in reversed(self._ids):
+            event, change = self._events[record_id], self._changes.get(record_id, Change())
+            if event.completion_id == completion_id and storable(event, tenant) and not change.removed:
+                return marked(changed(event, change), self._taints)
+        raise NotFound(completion_id)
+
+    def relabel(self, completion_id: str, tenant: str, metadata: Mapping[str, str]) -> Inference:
+        self._changes[self.stored_one(completion_id, tenant).id] = Change(
+            metadata={clean(k): clean(v) for k, v in metadata.items()}
+        )
+        return self.stored_one(completion_id, tenant)
+
+    def unstore(self, completion_id: str, tenant: str) -> None:
+        self._changes[self.stored_one(completion_id, tenant).id] = Change(removed=True)

@@ -122,6 +122,26 @@ TAGS = sa.Table(
 #: Feedback whose target has not been seen to be its tenant's, so far.
 PENDING = sa.Table("pending_feedback", _LOOP, sa.Column("id", _ID, primary_key=True))
 
+_STORE = sa.MetaData()
+#: What callers changed of their stored answers, by the record's id; see `stored`.
+CHANGES = sa.Table(
+    "stored_changes",
+    _STORE,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("metadata", sa.Text, nullable=True),
+    sa.Column("removed", sa.Boolean, nullable=False),
+)
+
+#: Few answers are stored, and they are listed by tenant.
+IS_STORED = sa.text("inferences.stored")
+_BY_STORED = sa.Index(
+    "inferences_stored",
+    INFERENCES.c.tenant,
+    INFERENCES.c.id,
+    sqlite_where=sa.text("stored"),
+    postgresql_where=sa.text("stored"),
+)
+
 #: By month on PostgreSQL; the last one's partition is there when all are.
 PARTITIONED = (INFERENCES, EXPOSURES, FEEDBACK, CHUNKS)
 
@@ -151,7 +171,12 @@ def _add_the_loop(connection: Connection) -> None:
     _LOOP.create_all(connection)
 
 
-STEPS: Sequence[Step] = (_create, _add_the_loop)
+def _add_stored_changes(connection: Connection) -> None:
+    connection.execute(sa.schema.CreateIndex(_BY_STORED, if_not_exists=True))
+    _STORE.create_all(connection)
+
+
+STEPS: Sequence[Step] = (_create, _add_the_loop, _add_stored_changes)
 
 
 def _create_taints(connection: Connection) -> None:
@@ -231,7 +256,7 @@ def advance(connection: Connection, file: str, offset: int) -> None:
     )
 
 
-def from_row(row: sa.Row[Any]) -> Inference:
+def from_row(row: Sequence[Any]) -> Inference:
     return Inference(**_values(Inference, row))
 
 
@@ -243,7 +268,7 @@ def feedback_from_row(row: sa.Row[Any]) -> Feedback:
     return Feedback(**_values(Feedback, row))
 
 
-def _values(kind: type[Event], row: sa.Row[Any]) -> dict[str, Any]:
+def _values(kind: type[Event], row: Sequence[Any]) -> dict[str, Any]:
     values = dict(zip(_NAMES[kind], row, strict=True))
     for at in _PAIRS[kind]:
         values[_NAMES[kind][at]] = orjson.loads(row[at])
