@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.access.ledger import Ledger
+from gateway.api.control.caller import Plane
 from gateway.api.control.routes import control_app
 from gateway.api.health import Health
 from gateway.api.openai.endpoint import Inference
@@ -31,7 +32,9 @@ from gateway.routing.replicas import Replicas
 from gateway.routing.store import Beat
 from gateway.routing.watcher import Source, Watcher
 from gateway.settings import Settings
+from gateway.shadow import Shadow
 from monitoring.records.spool import Spool
+from monitoring.records.sql import SqlRecords
 from monitoring.telemetry.shared import Metrics
 
 log = logging.getLogger("graftline")
@@ -51,7 +54,10 @@ class Serving:
     gateway: Gateway
     outbox: Outbox
     watch: Watch
+    shadow: Shadow
     control: Control
+    plane: Plane
+    records: SqlRecords
     metrics: Metrics
     name: str
 
@@ -63,6 +69,8 @@ class Serving:
             stack.callback(self.metrics.close)
             self.outbox.start()
             stack.callback(self.outbox.close)
+            stack.callback(self.plane.spool.close)
+            stack.callback(self.records.close)
             gw.watcher.start()
             stack.callback(gw.watcher.stop)
             stack.callback(gw.ledger.close)
@@ -73,6 +81,7 @@ class Serving:
                 every("watch", 1.0, self.watch.tick, timeout_s=10, metrics=self.metrics),
                 every("ledger", LEDGER_EVERY_S, self._flush, timeout_s=10, metrics=self.metrics),
                 every("beat", BEAT_EVERY_S, self._beat, timeout_s=10, metrics=self.metrics),
+                self.shadow.run(),
                 every("poison", POISON_EVERY_S, self._tell, timeout_s=10, metrics=self.metrics),
             )
             await stack.enter_async_context(beside(*loops))
@@ -117,6 +126,8 @@ def build(settings: Settings, *, worker: int = 0, engines: Mapping[str, Vllm] | 
         metrics.histogram("graftline_slot_wait_seconds", replica=replica).observe(seconds)
 
     poisons = Poisons(control.fleet.poison, f"{name}@{os.uname().nodename}", metrics)
+    secret = pseudonym_secret(settings)
+    outbox = _outbox(settings, control, metrics, name, secret)
     gateway = Gateway(
         settings=settings,
         watcher=Watcher(_source(control), poll_s=settings.snapshot_poll_ms / 1e3),
@@ -130,27 +141,24 @@ def build(settings: Settings, *, worker: int = 0, engines: Mapping[str, Vllm] | 
         ledger=Ledger(settings.home.absolute() / "quota.ledger", worker, settings.workers),
         base_digest=control.base.digest,
         poisons=poisons,
+        expose=outbox.expose,
     )
-    outbox = Outbox(
-        Spool(settings.spool, name),
-        Meters(metrics),
-        base_digest=control.base.digest,
-        records_max=settings.outbox_records_max,
-        flush_s=settings.outbox_flush_ms / 1e3,
-        bytes_max=settings.outbox_bytes_max,
-        capture_bytes_max=settings.capture_bytes_max,
-        secret=pseudonym_secret(settings),
+    watch = _watch(settings)
+    records = SqlRecords(settings.records_url or settings.home.absolute() / "records")
+    plane = Plane(
+        gateway=gateway,
+        control=control,
+        settings=settings,
+        records=records,
+        spool=Spool(settings.spool, f"{name}-control"),
+        metrics=metrics,
+        secret=secret,
     )
-    watch = Watch(
-        request_timeout_s=settings.request_timeout_s,
-        send_timeout_s=settings.send_timeout_s,
-        keep_alive_s=settings.keep_alive_s,
-    )
-    health = Health(gateway, outbox, settings)
+    shadow = Shadow(gateway, outbox.put, metrics, waiting_max=settings.shadow_waiting_max)
     app = Root(
-        inference=Inference(gateway, outbox, watch),
-        health=health,
-        control=control_app(gateway, control, settings),
+        inference=Inference(gateway, outbox, watch, shadow),
+        health=Health(gateway, outbox, settings),
+        control=control_app(plane),
         settings=settings,
     )
     return Serving(
@@ -158,9 +166,33 @@ def build(settings: Settings, *, worker: int = 0, engines: Mapping[str, Vllm] | 
         gateway=gateway,
         outbox=outbox,
         watch=watch,
+        shadow=shadow,
         control=control,
+        plane=plane,
+        records=records,
         metrics=metrics,
         name=f"{name}@{os.uname().nodename}",
+    )
+
+
+def _outbox(settings: Settings, control: Control, metrics: Metrics, name: str, secret: bytes) -> Outbox:
+    return Outbox(
+        Spool(settings.spool, name),
+        Meters(metrics),
+        base_digest=control.base.digest,
+        records_max=settings.outbox_records_max,
+        flush_s=settings.outbox_flush_ms / 1e3,
+        bytes_max=settings.outbox_bytes_max,
+        capture_bytes_max=settings.capture_bytes_max,
+        secret=secret,
+    )
+
+
+def _watch(settings: Settings) -> Watch:
+    return Watch(
+        request_timeout_s=settings.request_timeout_s,
+        send_timeout_s=settings.send_timeout_s,
+        keep_alive_s=settings.keep_alive_s,
     )
 
 
@@ -171,6 +203,7 @@ def _source(control: Control) -> Source:
         keys=control.keys,
         adapters=control.adapters,
         fleet=control.fleet,
+        experiments=control.experiments,
         base_name=control.base.name,
         base_created=control.base.created,
     )

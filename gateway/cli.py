@@ -18,13 +18,30 @@ from gateway.engines.process.launch import BadLaunch
 from gateway.engines.process.supervisor import ChildFailed
 from gateway.errors import GatewayError
 from gateway.settings import PREFIX, SettingsError, load
-from gateway.verbs import adapters, convert, doctor, gc, keys, quantize, reference
+from gateway.verbs import (
+    adapters,
+    approvals,
+    convert,
+    doctor,
+    experiments,
+    feedback,
+    gc,
+    keys,
+    quantize,
+    reference,
+    review,
+)
 from gateway.verbs.console import say
+from monitoring.records.errors import RecordsError
 from training.errors import TrainingError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(adapters.app, name="adapters", help="Register, list, promote, roll back and retire adapters.")
+app.add_typer(experiments.app, name="experiments", help="Test adapters against each other on live traffic.")
+app.add_typer(approvals.app, name="approvals", help="Answer what experiments may not decide alone.")
 app.add_typer(keys.app, name="keys", help="Make, list and revoke API keys.")
+app.add_typer(review.app, name="review", help="Look at answers again: pick, label, compare, agree.")
+app.add_typer(feedback.app, name="feedback", help="Say what answers were worth, and show what was said.")
 app.command("gc")(gc.gc)
 app.command("quantize")(quantize.quantize)
 app.command("convert")(convert.convert)
@@ -39,6 +56,7 @@ FORESEEN = (
     EngineError,
     GatewayError,
     NoDevice,
+    RecordsError,
     RefusedFlags,
     SettingsError,
     TrainingError,

@@ -17,6 +17,7 @@ from adapters.artifacts.local import Artifacts
 from adapters.checks.identity import BaseIdentity, identified
 from adapters.checks.modules import BaseModules
 from adapters.errors import NotFound, Rejected
+from adapters.experiments.sql import SqlExperiments
 from adapters.gate import make_gate
 from adapters.lifecycle import CURRENT, State
 from adapters.limits import Limits as AdapterLimits
@@ -31,6 +32,7 @@ from gateway.engines.prober import make_prober
 from gateway.routing.sql import SqlFleetStore
 from gateway.settings import Settings, SettingsError
 from monitoring.database import connect, reading, revision
+from monitoring.review.sql import SqlReviews
 from training.base.digest import folder_digest
 
 #: After this long a change of control state is seen by every gateway.
@@ -56,6 +58,8 @@ class Control:
     registry: Registry
     limits: AdapterLimits
     fleet: SqlFleetStore
+    experiments: SqlExperiments
+    reviews: SqlReviews
     base: Base
 
     def revision(self) -> int:
@@ -89,6 +93,8 @@ def open_control(settings: Settings) -> Control:
         ),
         limits=limits,
         fleet=SqlFleetStore(database),
+        experiments=SqlExperiments(database),
+        reviews=SqlReviews(database),
         base=base,
     )
 

@@ -10,6 +10,9 @@
     ├── UnknownRoute          no such path
     ├── WrongMethod           the path exists, the method does not
     ├── ClientTimeout         the client was too slow to send its request
+    ├── UnknownCompletion     no stored chat completion of that id in the caller's tenant
+    ├── TooMuchFeedback       one rater said more than a minute allows
+    ├── FeedbackNotKept       the disk refused what was said; it has to be said again
     ├── NoCapacity            too many requests at once, or no replica can take one
     ├── AdapterUnavailable    the version exists and no replica serves it now
     ├── EngineFailed          every replica that was tried failed before the first byte
@@ -71,6 +74,31 @@ class WrongMethod(GatewayError):
 
 class ClientTimeout(GatewayError):
     code = "request_timeout"
+
+
+class UnknownCompletion(GatewayError):
+    code = "completion_not_found"
+
+    def __init__(self, completion_id: str) -> None:
+        super().__init__(
+            f"There is no stored chat completion {completion_id[:128]!r}. Answers are stored where `store: true` was "
+            "sent with a key that captures in full; a new one can be read a moment after it was given."
+        )
+
+
+class TooMuchFeedback(GatewayError):
+    code = "feedback_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: float | None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.retryable = retry_after_s is not None
+
+
+class FeedbackNotKept(GatewayError):
+    code = "feedback_not_kept"
+    retryable = True
+    retry_after_s = 1.0
 
 
 class NoCapacity(GatewayError):

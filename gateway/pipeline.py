@@ -1,6 +1,6 @@
 """The life of one request: the only path to an engine.
 
-    identify → reserve → resolve → place → stream → settle
+    identify → resolve → reserve → meet → place → stream → settle
 
 The first byte is the point of no return. Before it, a failure has a true status and may be tried elsewhere; after it,
 a failure is an event in the stream, and is never tried again.
@@ -9,7 +9,7 @@ a failure is an event in the stream, and is never tried again.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -39,11 +39,12 @@ from gateway.routing.replicas import Replicas, Seated
 from gateway.routing.resolve import resolve
 from gateway.routing.retry import Patience
 from gateway.routing.snapshot import Snapshot
+from gateway.routing.trials import meet, pinned
 from gateway.routing.watcher import Watcher
 from gateway.settings import Settings
 from gateway.values import Call, Hold, Target
 
-_ANSWER_BYTES_MAX = 256 << 20
+ANSWER_BYTES_MAX = 256 << 20
 _REFUSAL_BYTES_MAX = 1 << 20
 
 
@@ -57,6 +58,7 @@ class Gateway:
     ledger: Ledger
     poisons: Poisons
     base_digest: str
+    expose: Callable[[Draft], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,8 @@ async def serve(call: Call, gw: Gateway, draft: Draft) -> AsyncGenerator[Opening
     target = resolve(snapshot, key, call.model)  # UnknownModel
     hold = _reserve(call, gw, draft, key)  # OverQuota
     try:
+        if snapshot.running or call.tags.arm:
+            target = _meet(call, gw, draft, snapshot, key, target)  # Forbidden, BadField
         async with aclosing(_attempt(call, gw, draft, key, target)) as parts:  # NoCapacity, EngineRefused
             async for part in parts:
                 yield part
@@ -91,6 +95,19 @@ def _reserve(call: Call, gw: Gateway, draft: Draft, key: Key) -> Hold:
     except OverQuota:
         draft.left = gw.ledger.remaining(key)
         raise
+
+
+def _meet(call: Call, gw: Gateway, draft: Draft, snapshot: Snapshot, key: Key, target: Target) -> Target:
+    """The arm's target where an experiment has the request; that it met the arm is on its way before the request is."""
+    found = snapshot.running.get(call.model)
+    if call.tags.arm:
+        draft.arm = call.tags.arm
+        return pinned(found, key, call.tags.arm)
+    if found is None or (met := meet(found, key, call, draft.raw)) is None:
+        return target
+    draft.met = met
+    gw.expose(draft)
+    return met.target
 
 
 def identify(bearer: bytes, gw: Gateway, draft: Draft) -> tuple[Snapshot, Key]:
@@ -122,9 +139,9 @@ async def _attempt(
         draft.target, draft.replica, draft.fallback = target, seat.replica, fallback
         answer: Answer | None = None
         try:
-            answer = await _ask(seat, call, key, target, gw, draft)
+            answer = await ask(seat, call, key, target, gw, draft)
             reads, stream = aiter(answer), framing(call, target, gw)
-            first = await begin(reads, stream, seat, call) if call.stream else await answer.read(_ANSWER_BYTES_MAX)
+            first = await begin(reads, stream, seat, call) if call.stream else await answer.read(ANSWER_BYTES_MAX)
         except (EngineError, StopAsyncIteration) as error:
             if answer is not None:
                 answer.close()
@@ -181,7 +198,7 @@ def _instead(snapshot: Snapshot, target: Target) -> tuple[Target | None, str]:
     return None, ""
 
 
-async def _ask(seat: Seated, call: Call, key: Key, target: Target, gw: Gateway, draft: Draft) -> Answer:
+async def ask(seat: Seated, call: Call, key: Key, target: Target, gw: Gateway, draft: Draft) -> Answer:
     """Send the request; an answer that is not 200 becomes the error that it is."""
     document = beneath(call.document, target.carried, call.endpoint) if target.carried else call.document
     document["model"] = target.engine_name

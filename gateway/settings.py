@@ -77,6 +77,7 @@ class Settings(BaseModel):
     slot_turn_tokens: int = Field(32_768, gt=0, description="Tokens that an adapter may use in one turn.")
     slot_queue_max: int = Field(1024, ge=1, description="Requests that may wait for one replica's adapter slots.")
     slot_queue_timeout_s: float = Field(60, gt=0, description="Longest wait for an adapter slot before a 503.")
+    shadow_waiting_max: int = Field(64, ge=0, description="Requests that may wait to be mirrored to a shadow arm.")
     inflight_max: int = Field(2048, gt=0, description="Inference requests at once in one worker before a 503.")
     n_max: int = Field(8, ge=1, description="Largest `n` or `best_of`, and prompts in one completions call.")
     logprobs_max: int = Field(20, ge=0, description="Largest `top_logprobs`.")
@@ -125,6 +126,24 @@ class Settings(BaseModel):
     probe_timeout_s: float = Field(30, gt=0, description="Longest first forward of one adapter.")
     probe_memory_gib: float = Field(2, gt=0, description="Memory of one first forward on top of the base's, GiB.")
     probe_idle_s: float = Field(600, gt=0, description="Silence after which the probe process gives its memory back.")
+
+    experiment_every_s: float = Field(5, gt=0, le=3600, description="How often each running experiment is looked at.")
+    selftest_alias: str = Field(
+        "",
+        description="An alias, as `support@live`, on which a version is always tested against itself; off when empty.",
+    )
+    approvals_webhook: str = Field(
+        "", repr=False, description="URL that is sent a POST for each decision that waits for a person; off when empty."
+    )
+    feedback_per_rater_per_min: int = Field(
+        600, ge=1, description="Things that one rater may say a minute to one gateway process before a 429."
+    )
+    feedback_orphans_keep_days: float = Field(
+        7, gt=0, description="Days that feedback waits for the answer that it is about."
+    )
+    review_claim_s: float = Field(
+        900, gt=0, le=604800, description="How long a review task is kept for the reviewer who has it."
+    )
 
     outbox_records_max: int = Field(10_000, gt=0, description="Records held in memory while the disk is full.")
     outbox_bytes_max: int = Field(

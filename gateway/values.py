@@ -67,6 +67,7 @@ class Tags:
     metadata: Mapping[str, str] = field(default_factory=dict)
     store: bool | None = None
     retry_count: int = 0
+    arm: str = ""  # of an experiment, asked for by name
 
 
 class Hold(Protocol):

@@ -26,7 +26,10 @@ from gateway.engines.fleet.sql import SqlDuties
 from gateway.engines.fleet.staging import Staging, memory_folder
 from gateway.engines.prober import make_prober
 from gateway.engines.process import recycle
+from gateway.experimenting import duties
+from gateway.experimenting.slots import reserved
 from gateway.loops import every
+from gateway.saying import Mirroring
 from gateway.settings import Settings
 from monitoring.records.ingest import Ingester
 from monitoring.records.retention import drop_before
@@ -51,16 +54,19 @@ async def work(settings: Settings, *, capacity: int, stop: asyncio.Event) -> Non
     control = open_control(settings)
     metrics = Metrics(settings.metrics, "worker")
     records = SqlRecords(settings.records_url or settings.home.absolute() / "records")
-    ingester = Ingester(settings.spool, records)
+    ingester = Ingester(settings.spool, Mirroring(records))
     means = _means(settings, control, metrics, records, capacity)
     fleet = Fleet(connect_engines(settings), means)
     owner = f"{os.getpid()}@{os.uname().nodename}/{time.time():.3f}"
     duty = Duty(means.duties, owner, gained=means.staging.sweep, lost=fleet.forget)
     prober = make_prober(settings, control.base)
+    flow = duties.make_flow(settings)
+    looks = duties.make_looks(settings, control, records, flow, metrics)
     counting = Counting(fleet.replicas, means, ran_by_records(records, settings.request_timeout_s))
 
     async def ingest() -> None:
         moved = await asyncio.to_thread(ingester.step)
+        flow.emptied()
         metrics.counter("graftline_records_ingested_total").add(moved)
         metrics.gauge("graftline_records_rejected").set(ingester.rejected)
 
@@ -88,12 +94,14 @@ async def work(settings: Settings, *, capacity: int, stop: asyncio.Event) -> Non
         every("ingest", INGEST_EVERY_S, ingest, timeout_s=300, metrics=metrics),
         every("retain", RETAIN_EVERY_S, retain, timeout_s=600, metrics=metrics),
         every("collect", COLLECT_EVERY_S, duty.on_duty(collect), timeout_s=600, metrics=metrics),
+        *duties.loops(settings, control, records, looks, duty, metrics),
     )
     async with beside(*loops):
         log.info("the worker is ready")
         await stop.wait()
     if duty.held:
         await asyncio.to_thread(means.staging.sweep)  # nothing of ours stays in memory
+    looks.close()
     await duty.end()
     await ingest()
     if prober is not None:
@@ -147,6 +155,7 @@ def _means(settings: Settings, control: Control, metrics: Metrics, records: SqlR
         revision=control.revision,
         taint=records.taint,
         restart=_restart(settings),
+        arms=lambda: reserved(control.experiments.list(active=True)),
         terms=Terms(
             base_name=control.base.name,
             base_digest=control.base.digest,

@@ -28,6 +28,8 @@ from monitoring.statistics.values import Interval, unknown
 
 #: The chi-square at the end is asked once more than the sequential test, at its own level.
 SRM_FINAL_ALPHA = 0.002
+#: How each reason of a self-test begins that has found something.
+ALARM = "self-test alarm: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +146,7 @@ def _selftest(
     alarms = [*gone.values(), *distrusted]
     alarms += [f"{each.arm}: the primary metric differs ({_said(each.primary)})" for each in arms if _differs(each)]
     if alarms:
-        return Decision(verdict=Verdict.HOLD, reasons=tuple(f"self-test alarm: {alarm}" for alarm in alarms))
+        return Decision(verdict=Verdict.HOLD, reasons=tuple(ALARM + alarm for alarm in alarms))
     units = sum(look.units.values())
     return _ramp(experiment, (f"self-test: no difference between one version and itself, {units} units",), now=now)
 

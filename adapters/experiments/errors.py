@@ -3,6 +3,7 @@
 ExperimentError
 ├── BadExperiment        the definition cannot be run; carries every reason
 ├── ExperimentNotFound   no such experiment or proposal
+├── NoSlots              the engines have too few adapter slots to give each arm one of its own
 ├── ExperimentConflict   another one runs on the alias, or somebody else moved this one first
 ├── ExperimentOver       it has been stopped or decided: it takes no step any more
 ├── ProposalOver         the proposal was answered, carried out, withdrawn or has expired
@@ -34,6 +35,10 @@ class BadExperiment(ExperimentError):
 
 class ExperimentNotFound(ExperimentError):
     code = "experiment_not_found"
+
+
+class NoSlots(ExperimentError):
+    code = "no_slots"
 
 
 class ExperimentConflict(ExperimentError):

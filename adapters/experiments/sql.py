@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from adapters.experiments import turns
 from adapters.experiments.errors import ExperimentsUnavailable
+from adapters.experiments.store import Admit
 from adapters.experiments.turns import Turn
 from adapters.experiments.values import ACTIVE, Answer, Experiment, Proposal, Ruling
 from monitoring.database import REVISION, bump, migrate, reading
@@ -74,14 +75,15 @@ class SqlExperiments:
         with _translated():
             migrate(engine, "experiments", STEPS)
 
-    def open(self, experiment: Experiment) -> Experiment:
+    def open(self, experiment: Experiment, *, admit: Admit | None = None) -> Experiment:
         with self._changing() as connection:
             if (known := _found(connection, experiment.id)) is not None:
                 return known
-            key = _running(experiment)
-            there = sa.select(EXPERIMENTS.c.body).where(EXPERIMENTS.c.running == key)
-            active = [_EXPERIMENT.validate_json(body) for body in connection.scalars(there)]
-            ruling = turns.opened(experiment, active)
+            running = sa.select(EXPERIMENTS.c.body).where(EXPERIMENTS.c.running.is_not(None))
+            active = [_EXPERIMENT.validate_json(body) for body in connection.scalars(running)]
+            ruling = turns.opened(experiment, [each for each in active if _running(each) == _running(experiment)])
+            if admit is not None:
+                admit(active)
             connection.execute(sa.insert(EXPERIMENTS).values(_experiment_row(experiment)))
             connection.execute(sa.insert(RULINGS).values(_ruling_row(ruling)))
             bump(connection)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
 from adapters.experiments import turns
 from adapters.experiments.turns import Turn
 from adapters.experiments.values import Answer, Experiment, Proposal, Ruling
 
+#: Looks at all that are active before one is opened beside them; raises where there is no room for it.
+Admit: TypeAlias = Callable[[Sequence[Experiment]], None]
+
 
 class ExperimentStore(Protocol):
     """What the worker, the gateway and people need. Synchronous; all may raise ExperimentsUnavailable."""
 
-    def open(self, experiment: Experiment) -> Experiment:
+    def open(self, experiment: Experiment, *, admit: Admit | None = None) -> Experiment:
         """Insert it, with its first ruling, in one step. The same id again is returned as it is. ExperimentConflict
-        when the alias has an active one."""
+        when the alias has an active one; what `admit` raises, which nothing comes between."""
         ...
 
     def get(self, id_: str) -> Experiment:
@@ -54,12 +58,16 @@ class MemoryExperiments:
         self._rulings: list[Ruling] = []
         self._proposals: dict[str, Proposal] = {}
 
-    def open(self, experiment: Experiment) -> Experiment:
+    def open(self, experiment: Experiment, *, admit: Admit | None = None) -> Experiment:
         with self._lock:
             if known := self._experiments.get(experiment.id):
                 return known
-            there = [other for other in self.list(experiment.name, active=True) if other.alias == experiment.alias]
-            self._rulings.append(turns.opened(experiment, there))
+            active = self.list(active=True)
+            here = [each for each in active if (each.name, each.alias) == (experiment.name, experiment.alias)]
+            ruling = turns.opened(experiment, here)
+            if admit is not None:
+                admit(active)
+            self._rulings.append(ruling)
             self._experiments[experiment.id] = experiment
             self.revision += 1
             return experiment

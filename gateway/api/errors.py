@@ -14,6 +14,8 @@ from adapters.experiments import errors as experiment_errors
 from gateway import errors as gateway_errors
 from gateway.access import errors as access_errors
 from gateway.engines import errors as engine_errors
+from monitoring.records import errors as records_errors
+from monitoring.review import errors as review_errors
 
 Header = tuple[bytes, bytes]
 
@@ -28,6 +30,9 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     gateway_errors.ClientTimeout: (408, "invalid_request_error"),
     gateway_errors.NoCapacity: (503, "server_error"),
     gateway_errors.StaleSnapshot: (503, "server_error"),
+    gateway_errors.UnknownCompletion: (404, "invalid_request_error"),
+    gateway_errors.TooMuchFeedback: (429, "rate_limit_error"),
+    gateway_errors.FeedbackNotKept: (503, "server_error"),
     gateway_errors.AdapterDiverged: (500, "server_error"),
     access_errors.AccessError: (500, "server_error"),
     access_errors.Unauthenticated: (401, "authentication_error"),
@@ -66,9 +71,23 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     adapter_errors.BadExport: (400, "invalid_request_error"),
     adapter_errors.MissingExtra: (501, "server_error"),
     adapter_errors.NoProber: (409, "invalid_request_error"),
+    records_errors.RecordsError: (500, "server_error"),
+    records_errors.BadRecord: (400, "invalid_request_error"),
+    records_errors.NotFound: (404, "invalid_request_error"),
+    records_errors.SpoolFull: (503, "server_error"),
+    records_errors.SpoolBroken: (503, "server_error"),
+    records_errors.StoreAway: (503, "server_error"),
+    review_errors.BadPick: (400, "invalid_request_error"),
+    review_errors.BadAnswer: (400, "invalid_request_error"),
+    review_errors.BadImport: (400, "invalid_request_error"),
+    review_errors.TaskNotFound: (404, "invalid_request_error"),
+    review_errors.ClaimLost: (409, "invalid_request_error"),
+    review_errors.AlreadyAnswered: (409, "invalid_request_error"),
+    review_errors.ReviewUnavailable: (503, "server_error"),
     experiment_errors.ExperimentError: (500, "server_error"),
     experiment_errors.BadExperiment: (400, "invalid_request_error"),
     experiment_errors.ExperimentNotFound: (404, "invalid_request_error"),
+    experiment_errors.NoSlots: (409, "invalid_request_error"),
     experiment_errors.ExperimentConflict: (409, "invalid_request_error"),
     experiment_errors.ExperimentOver: (409, "invalid_request_error"),
     experiment_errors.ProposalOver: (409, "invalid_request_error"),
@@ -80,6 +99,7 @@ OURS = (
     access_errors.AccessError,
     engine_errors.EngineError,
     adapter_errors.AdapterError,
+    records_errors.RecordsError,
 )
 
 
@@ -110,6 +130,8 @@ def body(error: Exception) -> bytes:
             {"code": r.code, "field": r.field, "found": r.found, "allowed": r.allowed, "advice": r.advice}
             for r in error.reasons
         ]
+    if isinstance(error, experiment_errors.BadExperiment | review_errors.BadAnswer | review_errors.BadImport):
+        extra["reasons"] = list(error.reasons)
     return _document(str(error), kind, getattr(error, "param", None), error.code, extra)
 
 

@@ -18,6 +18,7 @@ from gateway.values import Endpoint
 
 _CONTROL_BYTES_MAX = 1 << 20
 _UPLOADS = "/v1/adapters"
+_STORED = PATHS["chat"]  # read by GET
 
 
 class Root:
@@ -37,9 +38,10 @@ class Root:
             await self._inference(scope, receive, send, endpoint)
         elif path in self._health.paths:
             await self._health(scope, receive, _named(scope, send))
-        elif endpoint is not None:
-            error = WrongMethod(f"{path} takes POST, not {scope['method'][:16]}.")
-            await refuse(_named(scope, send), error, (b"allow", b"POST"))
+        elif endpoint is not None and not (path == _STORED and scope["method"] == "GET"):
+            allowed = "GET, POST" if path == _STORED else "POST"
+            error = WrongMethod(f"{path} takes {allowed}, not {scope['method'][:16]}.")
+            await refuse(_named(scope, send), error, (b"allow", allowed.encode()))
         else:
             await self._to_control(scope, receive, _named(scope, send))
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import orjson
 
+from adapters.experiments.values import Unit
 from gateway.capture.draft import Draft
-from monitoring.records.events import Inference, uuid7
+from monitoring.records.events import Exposure, Inference, uuid7
 from monitoring.safety.redact import redact, redact_json
 
 #: A data URL as content parts hold it; a text that merely begins with "data:" is a text.
@@ -40,14 +41,15 @@ def compose(draft: Draft, base_digest: str, bytes_max: int = 1 << 20, secret: by
         completion_id=str(answer.get("id") or ""),
         request_id=draft.request_id,
         tenant=key.tenant if key else "",
-        key_id=key.id if key else "",
+        key_id=key.id if key and not draft.shadows else "",
         endpoint=draft.endpoint,
         model=call.model[:200] if call else "",
         adapter=target.adapter if target else "",
         digest=target.digest if target else "",
         base_digest=base_digest,
         replica=draft.replica,
-        arm="",
+        arm=draft.met.assigned.arm.name if draft.met else draft.arm,
+        experiment=draft.met.running.plan.experiment if draft.met else "",
         started_at=draft.started_at,
         first_byte_ms=_ms(draft, draft.first_byte),
         first_token_ms=_ms(draft, draft.first_token),
@@ -63,8 +65,8 @@ def compose(draft: Draft, base_digest: str, bytes_max: int = 1 << 20, secret: by
         prompt_tokens=usage[0],
         completion_tokens=usage[1],
         cached_tokens=usage[2],
-        user=_pseudonym(tags.user, secret) if tags else "",
-        conversation=_pseudonym(tags.conversation, secret) if tags else "",
+        user=pseudonym(tags.user, secret) if tags else "",
+        conversation=pseudonym(tags.conversation, secret) if tags else "",
         metadata={k: redact(v).text for k, v in tags.metadata.items()} if tags else {},
         captured=policy,
         stored=bool(tags and tags.store and full),
@@ -73,11 +75,43 @@ def compose(draft: Draft, base_digest: str, bytes_max: int = 1 << 20, secret: by
     )
 
 
-def _pseudonym(name: str, secret: bytes) -> str:
+def exposure(draft: Draft, secret: bytes = b"") -> Exposure:
+    """That the draft's request met an arm. Under the policy `off` the unit is a keyed hash, whatever it looks like."""
+    met, key, call = draft.met, draft.key, draft.call
+    assert met is not None
+    assert key is not None
+    assert call is not None
+    digests = met.kind is Unit.REQUEST or met.kind is Unit.KEY  # names of our own
+    said = key.capture != "off"
+    metadata = call.tags.metadata if said else {}
+    return Exposure(
+        id=uuid7(),
+        at=draft.started_at,
+        tenant=key.tenant,
+        experiment=met.running.plan.experiment,
+        alias=met.running.alias,
+        unit=met.unit if digests else pseudonym(met.unit, secret) if said else keyed(met.unit, secret),
+        unit_kind=met.kind.value,
+        arm=met.assigned.arm.name,
+        digest=met.target.digest,
+        propensity=met.assigned.propensity,
+        bucket=met.bucket,
+        request_id=draft.request_id,
+        completion_id=f"chatcmpl-{draft.wire_id}1" if draft.endpoint == "chat" else "",
+        tags={tag: redact(metadata[tag]).text for tag in met.running.tags if tag in metadata},
+    )
+
+
+def pseudonym(name: str, secret: bytes) -> str:
     """A name as it is, unless it would have to be redacted: then a keyed hash, so that a user who is known by an
     e-mail address can still be told from others, and found again by whoever has the secret."""
     if not name or redact(name).text == name:
         return name
+    return keyed(name, secret)
+
+
+def keyed(name: str, secret: bytes) -> str:
+    """A name that only whoever has the secret finds again."""
     return "hmac:" + hmac.new(secret, name.encode(), hashlib.sha256).hexdigest()[:32]
 
 
@@ -160,6 +194,9 @@ def _add(choice: dict[str, Any], piece: dict[str, Any]) -> None:
             _add_tool_call(message.setdefault("tool_calls", []), call)
     elif piece.get("text"):
         choice["text"] = choice.get("text", "") + piece["text"]
+    for name, values in (piece.get("logprobs") or {}).items():  # a list for each token, or lists of all their parts
+        if type(values) is list:
+            choice.setdefault("logprobs", {}).setdefault(name, []).extend(values)
     if piece.get("finish_reason"):
         choice["finish_reason"] = piece["finish_reason"]
 

@@ -6,6 +6,7 @@ import time
 
 from gateway.access.keys import Key
 from gateway.access.quota import Remaining
+from gateway.routing.trials import Met
 from gateway.values import Call, Endpoint, Target
 
 
@@ -18,6 +19,7 @@ class Draft:
     __slots__ = (
         "answer",
         "answer_bytes",
+        "arm",
         "attempts",
         "call",
         "ended",
@@ -30,10 +32,12 @@ class Draft:
         "key",
         "last_token",
         "left",
+        "met",
         "queued_s",
         "raw",
         "replica",
         "request_id",
+        "shadows",
         "started",
         "started_at",
         "status",
@@ -55,6 +59,9 @@ class Draft:
         self.call: Call | None = None
         self.key: Key | None = None
         self.target: Target | None = None
+        self.met: Met | None = None  # its part in an experiment
+        self.arm = ""  # one that was asked for by name
+        self.shadows = False  # mirrored from another request: nobody waits for it, and nobody pays
         self.left: Remaining | None = None  # what the key has left, where a limit was what ended the request
         self.raw = b""
         self.replica = ""

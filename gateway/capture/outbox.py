@@ -10,16 +10,24 @@ import logging
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 
-from gateway.capture.compose import compose
+from gateway.capture.compose import compose, exposure
 from gateway.capture.draft import Draft
 from gateway.capture.meters import Meters
 from monitoring.records.errors import SpoolFull
-from monitoring.records.events import encode
+from monitoring.records.events import Event, encode
 from monitoring.records.spool import Spool
 
 log = logging.getLogger("graftline.capture")
 _RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """A request that has met an arm and is not done yet."""
+
+    draft: Draft
 
 
 class Outbox:
@@ -40,7 +48,7 @@ class Outbox:
         self._spool, self._meters, self._base_digest = spool, meters, base_digest
         self._records_max, self._flush_s = records_max, flush_s
         self._bytes_max, self._capture_bytes_max, self._secret = bytes_max, capture_bytes_max, secret
-        self._drafts: deque[Draft] = deque()
+        self._drafts: deque[Draft | Exposed] = deque()
         self._lines: deque[bytes] = deque()
         self._taken = 0  # bytes that came, counted by the serving loop
         self._gone = 0  # bytes that went, counted by the thread
@@ -58,6 +66,13 @@ class Outbox:
             return
         self._taken += size
         self._drafts.append(draft)
+
+    def expose(self, draft: Draft) -> None:
+        """Hand over that a request met an arm, before it goes on; never waits, never raises."""
+        if self.waiting >= self._records_max:
+            self.dropped += 1
+        else:
+            self._drafts.append(Exposed(draft))
 
     def start(self) -> None:
         self._thread.start()
@@ -82,13 +97,15 @@ class Outbox:
         """Compose and write all that is waiting; False when the disk refused."""
         while self._drafts:
             draft = self._drafts.popleft()
+            if isinstance(draft, Exposed):
+                self._queue(exposure(draft.draft, self._secret))
+                continue
             self._gone += draft.bytes
             record = compose(draft, self._base_digest, self._capture_bytes_max, self._secret)
-            self._meters.count(record)
+            if not draft.shadows:
+                self._meters.count(record)
             if draft.key is not None:  # a stranger's request is counted, or anyone could fill the disk
-                line = encode(record)
-                self._gone -= len(line)
-                self._lines.append(line)
+                self._queue(record)
         self._meters.dropped(self.dropped)
         if not self._lines:
             return True
@@ -107,6 +124,11 @@ class Outbox:
             log.info("the spool takes records again; %d were dropped so far", self.dropped)
         self.refused = False
         return True
+
+    def _queue(self, event: Event) -> None:
+        line = encode(event)
+        self._gone -= len(line)
+        self._lines.append(line)
 
     def _written(self, count: int) -> None:
         for _ in range(count):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from adapters.experiments.values import Experiment
 from adapters.lifecycle import State
 from adapters.registry import engine_name
 from adapters.store import Alias, Version
 from gateway.access.identify import Keyring
+from gateway.routing.trials import Running, running
 from gateway.values import Target
 
 LIVE = "live"
@@ -28,9 +30,9 @@ class Snapshot:
     """Control state at one revision.
 
     `targets` maps every string that `model` may be to what it means; `residents` maps a replica's name to the
-    engine-side names that it serves; `wanted` holds the engine-side names behind aliases; `pinned` maps
-    the aliases that keep a slot to them, the one moved last at the end; `out` says why a replica must not be used,
-    whatever it holds.
+    engine-side names that it serves; `wanted` holds the engine-side names behind aliases and arms of experiments;
+    `pinned` maps the aliases and the arms that keep a slot to them, the one moved last at the end; `out` says why a
+    replica must not be used, whatever it holds; `running` holds the experiments, by every spelling of their alias.
     """
 
     revision: int
@@ -42,6 +44,7 @@ class Snapshot:
     wanted: frozenset[str]
     pinned: Mapping[str, str] = field(default_factory=dict)
     out: Mapping[str, str] = field(default_factory=dict)
+    running: Mapping[str, Running] = field(default_factory=dict)
 
 
 def build(
@@ -54,6 +57,7 @@ def build(
     aliases: Iterable[Alias],
     residents: Mapping[str, frozenset[str]],
     out: Mapping[str, str] | None = None,
+    experiments: Iterable[Experiment] = (),
 ) -> Snapshot:
     """Join the rows of one revision. Only verified versions can be asked for."""
     base = Target(engine_name=base_name)
@@ -63,29 +67,29 @@ def build(
     for (name, number), version in servable.items():
         targets[f"{name}:{number}"] = _target(version)
     wanted = set()
+    trials = {f"{each.name}@{each.alias}": each for each in experiments}
+    on_trial: dict[str, Running] = {}
     pinned: list[tuple[float, str, str]] = []
     for alias in aliases:
         version_ = servable.get((alias.name, alias.number))
         if version_ is None:
             continue
-        wanted.add(engine_name(version_))
-        earlier = servable.get((alias.name, alias.previous)) if alias.previous is not None else None
-        target = Target(
-            engine_name=engine_name(version_),
-            adapter=f"{version_.name}:{version_.number}",
-            digest=version_.digest,
-            on_unavailable=alias.on_unavailable,
-            previous=_target(earlier) if earlier else None,
-            carried=version_.carried or None,
-            pinned=alias.pinned,
-        )
-        if alias.pinned:
-            pinned.append((alias.moved_at, f"{alias.name}@{alias.alias}", target.engine_name))
         spellings = [f"{alias.name}@{alias.alias}"]
         if alias.alias == LIVE:
             spellings.append(alias.name)
-        for spelling in spellings:
-            targets[spelling] = target
+        trial = trials.get(spellings[0])
+        if trial is not None and trial.control.number != alias.number:
+            trial = None  # somebody moved the alias: it is over
+        target = _pointed(alias, version_, servable, pinned=alias.pinned or trial is not None)
+        wanted.add(target.engine_name)
+        if alias.pinned:
+            pinned.append((alias.moved_at, spellings[0], target.engine_name))
+        if trial is not None:
+            on_trial |= dict.fromkeys(spellings, found := _on_trial(trial, target, servable))
+            arms = {each.engine_name for each in (*found.targets.values(), found.shadow) if each}
+            pinned += [(trial.opened_at, f"{trial.id}/{arm}", arm) for arm in sorted(arms)]
+            wanted |= arms
+        targets |= dict.fromkeys(spellings, target)
         rows.append(Listed(id=spellings[-1], created=int(version_.created_at), digest=version_.digest))
     return Snapshot(
         revision=revision,
@@ -97,7 +101,27 @@ def build(
         wanted=frozenset(wanted),
         pinned={spelling: name for _, spelling, name in sorted(pinned)},
         out=out or {},
+        running=on_trial,
     )
+
+
+def _pointed(alias: Alias, version: Version, servable: Mapping[tuple[str, int], Version], *, pinned: bool) -> Target:
+    """What an alias means: its version, and what it declares for the time when that cannot answer."""
+    earlier = servable.get((alias.name, alias.previous)) if alias.previous is not None else None
+    return replace(
+        _target(version),
+        on_unavailable=alias.on_unavailable,
+        previous=_target(earlier) if earlier else None,
+        pinned=pinned,
+    )
+
+
+def _on_trial(trial: Experiment, served: Target, servable: Mapping[tuple[str, int], Version]) -> Running:
+    def version(number: int) -> Target | None:
+        found = servable.get((trial.name, number))
+        return _target(found) if found else None
+
+    return running(trial, served, version)
 
 
 def _target(version: Version) -> Target:

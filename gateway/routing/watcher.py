@@ -12,6 +12,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.errors import AdapterError
+from adapters.experiments.store import ExperimentStore
 from adapters.lifecycle import State
 from adapters.store import Store as AdapterStore
 from gateway.access.errors import AccessError
@@ -39,6 +40,7 @@ class Source:
     keys: KeyStore
     adapters: AdapterStore
     fleet: FleetStore
+    experiments: ExperimentStore
     base_name: str
     base_created: int
 
@@ -66,6 +68,7 @@ class Source:
             versions=self.adapters.list(states=SERVABLE),
             aliases=self.adapters.aliases(),
             residents=self.fleet.residents(),
+            experiments=self.experiments.list(active=True),
             out={replica: out.why for replica, out in self.fleet.out().items()},
         )
 

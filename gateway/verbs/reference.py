@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from gateway.answering import PATHS
 from gateway.api import errors
-from gateway.api.control import adapters, keys, models
+from gateway.api.control.routes import ROUTERS
 from gateway.api.health import Health
 from gateway.api.openai import fields
 from gateway.settings import PREFIX, Settings
@@ -64,7 +64,7 @@ def _routes() -> Iterator[Sequence[str]]:
             {"/healthz": "Alive.", "/readyz": "Ready, and why not.", "/metrics": "Counters."}[path],
         )
     app = FastAPI()
-    for router in (models.router, adapters.router, keys.router):
+    for router in ROUTERS:
         app.include_router(router)
         for route in router.routes:
             if isinstance(route, APIRoute):

@@ -106,12 +106,40 @@ def _answer(
     sent = {"authorization": f"Bearer {key}", "content-type": "application/json", **(headers or {})}
     timeout = httpx.Timeout(_SILENCE_S + float(fields.get("wait_s", 0)), connect=_CONNECT_S)
     try:
-        answer = httpx.post(f"{url.rstrip('/')}/v1/adapters", content=content or json, headers=sent, timeout=timeout)
-        found: dict[str, Any] = answer.json()
+        return _read_answer(
+            httpx.post(f"{url.rstrip('/')}/v1/adapters", content=content or json, headers=sent, timeout=timeout)
+        )
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise GatewayError(
             f"{url} gave no answer that can be read: {type(error).__name__}.", code="gateway_away"
         ) from error
+
+
+def ask(
+    url: str,
+    key: str,
+    path: str,
+    *,
+    method: str = "GET",
+    json: Mapping[str, Any] | None = None,
+    params: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """One call of a control route elsewhere. Raises GatewayError with the gateway's own code."""
+    timeout = httpx.Timeout(_SILENCE_S, connect=_CONNECT_S)
+    sent = {"authorization": f"Bearer {key}"}
+    try:
+        answer = httpx.request(
+            method, f"{url.rstrip('/')}{path}", json=json, params=params, headers=sent, timeout=timeout
+        )
+        return _read_answer(answer)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise GatewayError(
+            f"{url} gave no answer that can be read: {type(error).__name__}.", code="gateway_away"
+        ) from error
+
+
+def _read_answer(answer: httpx.Response) -> dict[str, Any]:
+    found: dict[str, Any] = answer.json()
     if answer.status_code >= 400:
         said = found.get("error", {})
         raise GatewayError(str(said.get("message", answer.text[:400])), code=str(said.get("code", answer.status_code)))

@@ -7,33 +7,10 @@ fine-tuned models, `gen_ai_response_model` is more specific than the base: `adap
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from monitoring.telemetry.declared import OTHER, Label, Metric
+from monitoring.telemetry.names_experiments import EXPERIMENTS
 
-#: What a label says when its true value is not in its set, or there are too many of them.
-OTHER = "other"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Label:
-    """A label with a closed set of values, or with an open one (None) of which the first so many are told apart."""
-
-    name: str
-    values: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """One declaration. `unit` is empty for plain counts; `across` says how the gauges of several processes join."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    unit: str = ""
-    labels: tuple[Label, ...] = ()
-    buckets: tuple[float, ...] = ()
-    across: Literal["sum", "max"] = "sum"
-
+__all__ = ["METRICS", "OTHER", "Metric"]
 
 _DURATIONS_S = tuple(0.01 * 2**n for n in range(14))
 _FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -151,6 +128,12 @@ METRICS: tuple[Metric, ...] = (
         labels=(_REPLICA,),
     ),
     Metric(
+        name="graftline_shadow_requests_total",
+        kind="counter",
+        help="Requests mirrored to an experiment's shadow arm, and what became of them.",
+        labels=(Label(name="outcome", values=("answered", "failed", "dropped")),),
+    ),
+    Metric(
         name="graftline_slot_wait_seconds",
         kind="histogram",
         unit="seconds",
@@ -238,6 +221,21 @@ METRICS: tuple[Metric, ...] = (
         help="Steps of background loops that failed or took too long.",
         labels=(Label(name="loop"),),
     ),
+    Metric(
+        name="graftline_feedback_total",
+        kind="counter",
+        help="Feedback that was accepted, on the disk, by kind and by the way it came.",
+        labels=(
+            Label(name="kind", values=("thumbs", "scalar", "comment", "correction", "preference", "implicit")),
+            Label(name="source", values=("api", "sdk", "review")),
+        ),
+    ),
+    Metric(
+        name="graftline_feedback_refused_total",
+        kind="counter",
+        help="Feedback calls of which nothing was kept: one rater said too much (pace), or the disk refused (disk).",
+        labels=(Label(name="why", values=("pace", "disk")),),
+    ),
     Metric(name="graftline_records_waiting", kind="gauge", help="Records in memory that are not in the spool yet."),
     Metric(
         name="graftline_records_dropped_total",
@@ -251,4 +249,5 @@ METRICS: tuple[Metric, ...] = (
         kind="gauge",
         help="Spooled lines that no database can hold, set aside in `rejected` since the worker started.",
     ),
+    *EXPERIMENTS,
 )

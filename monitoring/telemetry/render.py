@@ -38,6 +38,14 @@ def render(folder: Path) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
+def total(folder: Path, name: str) -> float:
+    """A counter of all processes together, whatever its labels say; processes that ended count too."""
+    totals: _Totals = {}
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        _add(totals, path)
+    return sum(cells[0] for (metric, _), cells in totals.items() if metric == name)
+
+
 def _add(totals: _Totals, path: Path) -> None:
     """Add one process's numbers."""
     handle = os.open(path, os.O_RDONLY)

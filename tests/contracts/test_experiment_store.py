@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from adapters.experiments.errors import (
     ExperimentNotFound,
     ExperimentOver,
     ExperimentsUnavailable,
+    NoSlots,
     ProposalOver,
 )
 from adapters.experiments.store import ExperimentStore, MemoryExperiments
@@ -128,6 +129,23 @@ def test_an_alias_has_one_running_experiment(house: House) -> None:
     later = house.store.open(replace(ONE, id="exp-2", opened_at=NOW + 9))
     assert house.store.list("support", active=True)[0] == later
     assert [each.id for each in house.store.list("support")] == ["exp-2", "exp-3", "exp-1"]
+
+
+def test_what_is_not_admitted_beside_the_others_is_not_opened(house: House) -> None:
+    first = house.store.open(ONE)
+    seen: list[str] = []
+
+    def admit(active: Sequence[Experiment]) -> None:
+        seen.extend(each.id for each in active)
+        raise NoSlots("no room")
+
+    before = house.revision()
+    with pytest.raises(NoSlots):
+        house.store.open(replace(ONE, id="exp-2", name="sales"), admit=admit)
+    assert (seen, house.store.list(), house.revision()) == (["exp-1"], (first,), before)
+    assert house.store.rulings("exp-2") == ()
+    house.store.open(replace(ONE, id="exp-2", name="sales"), admit=lambda active: None)
+    assert len(house.store.list(active=True)) == 2
 
 
 def test_what_is_not_there_is_not_found(house: House) -> None:

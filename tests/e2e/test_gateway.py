@@ -157,7 +157,7 @@ def test_an_odd_request_id_is_replaced(house: House, request_id: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", CHAT, 405, "method_not_allowed"),
+        ("PUT", CHAT, 405, "method_not_allowed"),
         ("DELETE", "/v1/completions", 405, "method_not_allowed"),
         ("POST", "/v1/nothing", 404, "unknown_url"),
         ("GET", "/", 404, "unknown_url"),

@@ -15,6 +15,9 @@ from gateway.access.keys import Key, Role
 from gateway.control import Control
 from gateway.pipeline import Gateway, current
 from gateway.settings import Settings
+from monitoring.records.spool import Spool
+from monitoring.records.store import Records
+from monitoring.telemetry.shared import Metrics
 
 #: All routes share one small pool of threads: what may take minutes gets a part of it, or a few slow sources would keep
 #: everybody from promoting, rolling back and revoking.
@@ -23,11 +26,16 @@ ARRIVALS_MAX = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plane:
-    """What control routes share. `fetching` and `unpacking` are the places for adapters that arrive."""
+    """What control routes share. `spool` is their own way into the records, `secret` keys pseudonyms, `fetching` and
+    `unpacking` are the places for adapters that arrive."""
 
     gateway: Gateway
     control: Control
     settings: Settings
+    records: Records
+    spool: Spool
+    metrics: Metrics
+    secret: bytes
     fetching: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ARRIVALS_MAX))
     unpacking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ARRIVALS_MAX))
 

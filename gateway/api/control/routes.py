@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -11,21 +12,37 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from gateway.api import errors
-from gateway.api.control import adapters, keys, models
+from gateway.api.control import adapters, approvals, completions, experiments, feedback, keys, models, review
 from gateway.api.control.caller import Plane
-from gateway.control import Control
 from gateway.errors import BadRequest, GatewayError, UnknownRoute, WrongMethod
-from gateway.pipeline import Gateway
-from gateway.settings import Settings
+from gateway.saying import Saying
 
 log = logging.getLogger("graftline.control")
 
+ROUTERS = (
+    models.router,
+    adapters.router,
+    keys.router,
+    experiments.router,
+    approvals.router,
+    feedback.router,
+    completions.router,
+    review.router,
+)
 
-def control_app(gw: Gateway, control: Control, settings: Settings) -> FastAPI:
+
+def control_app(plane: Plane) -> FastAPI:
     """The FastAPI app of one process."""
     app = FastAPI(title="Graftline", docs_url=None, redoc_url=None, openapi_url="/openapi.json", redirect_slashes=False)
-    app.state.plane = Plane(gateway=gw, control=control, settings=settings)
-    for router in (models.router, adapters.router, keys.router):
+    app.state.plane = plane
+    app.state.waiting = asyncio.Semaphore(completions.WAITING_MAX)
+    app.state.saying = Saying(
+        plane.spool,
+        plane.secret,
+        per_rater_per_min=plane.settings.feedback_per_rater_per_min,
+        metrics=plane.metrics,
+    )
+    for router in ROUTERS:
         app.include_router(router)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(RequestValidationError, _not_valid)

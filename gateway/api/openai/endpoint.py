@@ -22,6 +22,7 @@ from gateway.engines.sse import END
 from gateway.errors import NoCapacity
 from gateway.pipeline import Gateway, Opening
 from gateway.routing.ids import wire_id
+from gateway.shadow import Shadow
 from gateway.values import Endpoint
 
 log = logging.getLogger("graftline.edge")
@@ -38,9 +39,9 @@ _EVENTS = (
 class Inference:
     """The four inference endpoints of one process."""
 
-    def __init__(self, gw: Gateway, outbox: Outbox, watch: Watch) -> None:
+    def __init__(self, gw: Gateway, outbox: Outbox, watch: Watch, shadow: Shadow) -> None:
         settings = gw.settings
-        self._gw, self._outbox, self._watch = gw, outbox, watch
+        self._gw, self._outbox, self._watch, self._shadow = gw, outbox, watch, shadow
         self._open = 0
         self._hosts = frozenset(settings.media_hosts)
         self._bounds = Bounds(
@@ -87,6 +88,8 @@ class Inference:
                 self._watch.end(exchange)
             draft.ended = time.perf_counter()
             self._outbox.put(draft)
+            if draft.met is not None:
+                self._shadow.put(draft)
 
     def _admit(self) -> None:
         """Raise `NoCapacity` when more are open than may; those whose body is still arriving count as well."""
@@ -185,6 +188,11 @@ class Responder:
             return found if draft.left is None else found + _rate_limits(draft.left)
         found.append((b"x-graftline-adapter", opening.target.label.encode()))
         found.append((b"x-graftline-replica", opening.replica.encode()))
+        if draft.met is not None and draft.met.analysed:
+            found.append((b"x-graftline-experiment", draft.met.running.plan.experiment.encode()))
+            found.append((b"x-graftline-arm", draft.met.assigned.arm.name.encode()))
+        elif draft.arm:
+            found.append((b"x-graftline-arm", draft.arm.encode("latin-1", "replace")))
         if draft.queued_s:
             found.append((b"x-graftline-queued-ms", b"%d" % (draft.queued_s * 1e3)))
         if opening.fallback:

@@ -26,12 +26,13 @@ class Head:
     request_id: bytes = b""
     retry_count: int = 0
     conversation: str = ""
+    arm: str = ""
 
 
 def head(headers: Collection[tuple[bytes, bytes]]) -> Head:
     """Read the head of an ASGI scope. Odd values are dropped, never errors: they are hints."""
     bearer = request_id = b""
-    retry_count, conversation = 0, ""
+    retry_count, conversation, arm = 0, "", ""
     for name, value in headers:
         if name == b"authorization":
             bearer = value
@@ -41,7 +42,9 @@ def head(headers: Collection[tuple[bytes, bytes]]) -> Head:
             retry_count = int(value) if value.isdigit() and len(value) < 4 else 0
         elif name == b"x-graftline-conversation":
             conversation = value[:256].decode("latin-1")
-    return Head(bearer=bearer, request_id=request_id, retry_count=retry_count, conversation=conversation)
+        elif name == b"x-graftline-arm":
+            arm = value[:256].decode("latin-1")
+    return Head(bearer=bearer, request_id=request_id, retry_count=retry_count, conversation=conversation, arm=arm)
 
 
 def parse(
@@ -134,6 +137,7 @@ def _tags(document: dict[str, Any], head: Head) -> Tags:
         metadata=metadata,
         store=document.pop("store", None),
         retry_count=head.retry_count,
+        arm=head.arm,
     )
 
 

@@ -94,8 +94,8 @@ class Fleet:
 
     def _read(self, revision: int, capacities: Mapping[str, int], full: Mapping[str, frozenset[str]]) -> View:
         store, terms = self._means.store, self._means.terms
-        out = self._means.fleet.out()
-        return view(revision, store.list(states=HELD), store.aliases(), out, capacities, terms.copies_min, full)
+        versions, aliases, out = store.list(states=HELD), store.aliases(), self._means.fleet.out()
+        return view(revision, versions, aliases, out, capacities, terms.copies_min, full, self._means.arms())
 
     async def _admit(self) -> None:
         """A new version may serve once every replica that should hold it has proven it and says that it holds it."""

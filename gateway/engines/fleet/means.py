@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,6 +52,8 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
+    """`arms` gives what running experiments serve, by name and number: it is held as if an alias pointed at it."""
+
     registry: Registry
     store: Store
     fleet: FleetStore
@@ -63,4 +65,5 @@ class Means:
     terms: Terms
     taint: Taint
     restart: Restart = nobody
+    arms: Callable[[], Collection[tuple[str, int]]] = frozenset
     clock: Callable[[], float] = time.time

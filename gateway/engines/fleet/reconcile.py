@@ -20,7 +20,8 @@ HELD = frozenset({State.CHECKED, State.PROBED, State.VERIFIED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A version that should be held somewhere. `pointed`: an alias points at it, so it gets several copies."""
+    """A version that should be held somewhere. `pointed`: an alias points at it or it is an arm of an experiment, so
+    it gets several copies."""
 
     version: Version
     name: str
@@ -35,13 +36,13 @@ class Plan:
     unload: tuple[str, ...]
 
 
-def ranked(versions: Iterable[Version], aliases: Iterable[Alias]) -> list[Wanted]:
+def ranked(versions: Iterable[Version], aliases: Iterable[Alias], arms: Iterable[tuple[str, int]] = ()) -> list[Wanted]:
     """Every version that engines should hold if they can, most needed first.
 
-    What a pinned alias points at, then live, then other aliases, then what one can be rolled back to, then new
-    arrivals, then the rest; newest first in each.
+    What a pinned alias points at and the `arms` of running experiments, by name and number, then live, then other
+    aliases, then what one can be rolled back to, then new arrivals, then the rest; newest first in each.
     """
-    need: dict[tuple[str, int], int] = {}
+    need: dict[tuple[str, int], int] = dict.fromkeys(arms, 0)
     for alias in aliases:
         rank = 0 if alias.pinned else 1 if alias.alias == LIVE else 2
         for number, its in ((alias.number, rank), (alias.previous, 3)):

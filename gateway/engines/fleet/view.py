@@ -37,8 +37,9 @@ def view(
     capacities: Mapping[str, int],
     copies_min: int,
     full: Mapping[str, frozenset[str]],
+    arms: Iterable[tuple[str, int]] = (),
 ) -> View:
-    wanted = ranked(versions, aliases)
+    wanted = ranked(versions, aliases, arms)
     loadable = [w for w in wanted if not unready(w.version)]
     return View(
         revision=revision,

@@ -20,6 +20,7 @@ class Client:
 
     def __init__(self, reads: bool = True) -> None:
         self.reads, self.got = reads, []  # type: ignore[var-annotated]
+        self.whole = True
         self.on_lost: Callable[[], None] | None = None
 
     async def send(self, message: dict[str, Any]) -> None:

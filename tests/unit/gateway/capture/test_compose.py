@@ -9,11 +9,14 @@ from typing import Any
 import orjson
 import pytest
 
+from adapters.experiments.assignment import Assigned, Plan
+from adapters.experiments.values import Arm, Unit
 from gateway.access.keys import Capture, mint
 from gateway.api.openai.fields import Bounds
 from gateway.api.openai.parse import Head, parse
-from gateway.capture.compose import compose
+from gateway.capture.compose import compose, exposure
 from gateway.capture.draft import Draft
+from gateway.routing.trials import Met, Running
 from gateway.values import Endpoint, Target
 from monitoring.records.events import decode, encode
 
@@ -213,3 +216,53 @@ def test_a_stranger_s_request_leaves_no_body() -> None:
     made.raw, made.status = b'{"secret": 1}', 401
     record = compose(made, "b")
     assert (record.tenant, record.key_id, record.request) == ("", "", None)
+
+
+def test_the_logprobs_of_a_stream_are_put_together() -> None:
+    first, second = piece(content="a"), piece(content="b", finish="stop")
+    first["choices"][0]["logprobs"] = {"content": [{"token": "a", "logprob": -0.5}]}
+    second["choices"][0]["logprobs"] = {"content": [{"token": "b", "logprob": -1.5}], "refusal": None}
+    record = compose(streamed(draft(stream=True), sse(first, second)), "b")
+    (choice,) = orjson.loads(record.response or "")["choices"]
+    assert [each["logprob"] for each in choice["logprobs"]["content"]] == [-0.5, -1.5]
+
+
+def trialled(made: Draft, *, kind: Unit = Unit.USER, tags: tuple[str, ...] = ()) -> Draft:
+    assert made.call is not None
+    arm = Assigned(arm=Arm(name="new", number=2), propensity=0.5)
+    plan = Plan(experiment="e1", key=b"k", arms=(arm,), table=b"\0" * 10_000)
+    running = Running(
+        plan=plan,
+        unit=Unit.USER,
+        alias="support@live",
+        targets={"new": Target(engine_name="s@2", adapter="s:2", digest="sha256:new")},
+        tags=tags,
+    )
+    made.met = Met(running=running, assigned=arm, unit=made.call.tags.user, kind=kind, bucket=17)
+    return made
+
+
+def test_an_exposure_names_the_unit_as_the_record_of_the_answer_does() -> None:
+    made = trialled(draft(user="ada@example.com", metadata={"topic": "tea", "other": "x"}), tags=("topic", "none"))
+    found, record = exposure(made, b"secret"), compose(made, "b", secret=b"secret")
+    assert found == decode(encode(found))
+    assert found.unit == record.user != "ada@example.com"
+    assert (found.request_id, found.experiment, found.arm) == (record.request_id, record.experiment, record.arm)
+    assert (found.tenant, found.alias, found.unit_kind, found.bucket) == ("acme", "support@live", "user", 17)
+    assert (found.digest, found.propensity, found.completion_id) == ("sha256:new", 0.5, "chatcmpl-abc1")
+    assert found.tags == {"topic": "tea"}
+
+
+def test_under_off_a_unit_is_a_keyed_hash_and_tags_are_not_kept() -> None:
+    made = trialled(draft(user="u7", metadata={"topic": "tea"}, capture="off"), tags=("topic",))
+    found = exposure(made, b"secret")
+    assert found.unit.startswith("hmac:")
+    assert found.tags == {}
+    assert compose(made, "b", secret=b"secret").user == ""
+
+
+def test_what_a_shadow_answered_is_on_no_bill_and_in_no_experiment() -> None:
+    made = draft()
+    made.shadows, made.arm = True, "dark"
+    record = compose(made, "b")
+    assert (record.key_id, record.experiment, record.arm, record.tenant) == ("", "", "dark", "acme")

@@ -17,6 +17,8 @@ from monitoring.records.spool import Spool
 from monitoring.records.store import MemoryRecords
 from monitoring.telemetry.render import render
 from monitoring.telemetry.shared import Metrics
+from tests.unit.gateway.capture.test_compose import draft as composed
+from tests.unit.gateway.capture.test_compose import trialled
 
 _, KEY = mint(tenant="acme", name="t", roles=["user"], now=0.0)
 
@@ -76,6 +78,31 @@ def test_what_is_put_is_written_in_order(tmp_path: Path, metrics: Metrics) -> No
     assert box.flush()
     assert box.waiting == 0
     assert stored(tmp_path) == ["a", "b", "c"]
+
+
+def test_that_an_arm_was_met_is_written_before_the_answer_is_there(tmp_path: Path, metrics: Metrics) -> None:
+    box = outbox(tmp_path, metrics)
+    made = trialled(composed())
+    box.expose(made)
+    assert box.flush()
+    store = MemoryRecords()
+    ingester = Ingester(tmp_path / "spool", store)
+    ingester.step()
+    assert [each.arm for each in store.exposures("e1")] == ["new"]
+    assert store.query() == []
+    box.put(made)
+    assert box.flush()
+    ingester.step()
+    (exposed,), (record,) = store.exposures("e1"), store.query()
+    assert exposed.request_id == record.request_id
+    assert (record.experiment, record.arm) == ("e1", "new")
+
+
+def test_an_exposure_beyond_the_bound_is_counted_as_lost(tmp_path: Path, metrics: Metrics) -> None:
+    box = outbox(tmp_path, metrics, records_max=1)
+    for _ in range(3):
+        box.expose(trialled(composed()))
+    assert (box.waiting, box.dropped) == (1, 2)
 
 
 def test_while_the_disk_is_full_records_wait_and_the_rest_is_counted(tmp_path: Path, metrics: Metrics) -> None:

@@ -31,6 +31,13 @@ def test_pinned_comes_first_then_live_then_aliases_then_ways_back_then_arrivals_
     assert [w.version.number for w in ranked(versions, pointing) if w.pointed] == [4, 2, 3]
 
 
+def test_arms_of_experiments_are_held_as_what_a_pinned_alias_points_at() -> None:
+    versions = [version(n) for n in range(1, 5)]
+    arms = {("support", 2), ("support", 9), ("sales", 1)}
+    assert order(versions, [alias(4, previous=1)], arms) == [2, 4, 1, 3]
+    assert [w.version.number for w in ranked(versions, [alias(4)], arms) if w.pointed] == [2, 4]
+
+
 @pytest.mark.parametrize("state", list(State))
 def test_only_versions_on_their_way_or_there_are_held(state: State) -> None:
     assert bool(ranked([version(1, state)], [])) == (state in HELD)

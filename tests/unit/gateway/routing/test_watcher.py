@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from adapters.errors import Unavailable
+from adapters.experiments.store import MemoryExperiments
 from gateway.errors import AdapterUnavailable
 from gateway.routing import retry
 from gateway.routing.retry import ATTEMPTS_MAX, Patience
@@ -52,7 +53,13 @@ class Fake(Source):
 
 
 def source(rows: Rows) -> Source:
-    parts: dict[str, Any] = {"database": None, "keys": Keys(), "adapters": rows, "fleet": MemoryFleetStore()}
+    parts: dict[str, Any] = {
+        "database": None,
+        "keys": Keys(),
+        "adapters": rows,
+        "fleet": MemoryFleetStore(),
+        "experiments": MemoryExperiments(),
+    }
     return Fake(base_name="tidewell", base_created=1, **parts)
 
 
