@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev up test check fix engine-check latency kill restart swap thousand stall hostile stats base reference clean
+.PHONY: help setup dev up test check fix engine-check latency kill restart swap thousand stall hostile experiment bench stats base reference clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -58,6 +58,14 @@ stall: dev ## Adapters loaded from a slow disk, and two slots for ten adapters; 
 
 hostile: dev ## Send every broken adapter that we know of to a running installation; nobody else may feel it.
 	$(PY) -m loadtests.hostile
+
+experiment: dev ## A/B tests on real vLLM through a restart and a kill; every count held against the clients' ledger.
+	$(PY) -m loadtests.experiment
+
+bench: dev ## What experiments and their records cost, and how that grows; LARGE=1 adds ten million rows.
+	@$(PY) -m adapters.experiments.bench; experiments=$$?; \
+	$(PY) -m monitoring.records.bench --exposures 10000 --exposures 100000 --exposures 1000000 \
+		$(if $(LARGE),--exposures 10000000) && exit $$experiments
 
 stats: dev ## The simulation study: do the statistics of experiments keep their promises?
 	$(PY) -m monitoring.statistics.study

@@ -125,11 +125,22 @@ def _window(table: Joined, window_s: float, raters: Collection[str]) -> _Window:
         unit=unit,
         outcomes=table.outcomes,
         came=came,
-        first=np.asarray((table.outcomes["flags"] & Flag.RETRY) == 0),
+        first=_asked(table),
         unit_said=unit_said[last],
         said=said[last],
         by_raters=np.isin(said["rater_kind"][last], [RATER_KINDS.index(each) for each in raters]),
     )
+
+
+def _asked(table: Joined) -> Mask:
+    """The first tries; of a unit whose first try never got here, because its connection was refused, what came first."""
+    first = np.asarray((table.outcomes["flags"] & Flag.RETRY) == 0)
+    known = np.bincount(table.outcome_unit[first], minlength=table.unit.size) > 0
+    others = np.flatnonzero(~known[table.outcome_unit])
+    if others.size:
+        others = others[np.argsort(table.outcome_at[others], kind="stable")]
+        first[others[np.unique(table.outcome_unit[others], return_index=True)[1]]] = True
+    return first
 
 
 def _scalar_over(window: _Window, parameter: str) -> Array:

@@ -34,9 +34,15 @@ ENVIRON = {
     "gateway/verbs/adapters_arrive.py",
     "gateway/verbs/adapters_moves.py",
     "gateway/verbs/convert.py",
+    "gateway/verbs/approvals.py",
+    "gateway/verbs/experiments.py",
+    "gateway/verbs/feedback.py",
     "gateway/verbs/keys.py",
     "gateway/verbs/doctor.py",
     "gateway/verbs/gc.py",
+    "gateway/verbs/review_places.py",
+    "gateway/verbs/datasets.py",
+    "gateway/verbs/train.py",
     "gateway/engines/conformance/__main__.py",
 }
 TASKS = {

@@ -269,6 +269,16 @@ def test_feedback_on_a_conversation_reaches_the_unit_whether_that_is_the_convers
     assert by_unit(as_unit, "thumbs_up") == by_unit(of_user, "thumbs_up") == [(1,)]
 
 
+def test_a_unit_whose_first_try_never_arrived_has_asked_once_by_its_first_retry() -> None:
+    table = counted(
+        shown(1, "ada"),
+        shown(2, "ada", at=1.0),
+        came(2, retry_count=2),
+        came(1, retry_count=1, status=502, error="engine_broke"),
+    )
+    assert by_unit(table, "requests", "errors", "retries", "answered") == [(1, 1, 1, 1)]
+
+
 def test_a_pseudonymous_unit_joins_by_its_pseudonym() -> None:
     name = "hmac:" + "0f" * 16
     talk = said(9, name, 5.0, target_kind="conversation")
