@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("graftline.fleet")
 
-REPORT_EVERY_S = 0.2
+#: Each report has every gateway read its snapshot anew, which costs a core more than a load does.
+REPORT_EVERY_S, REPORT_WHEN_MANY_S, MANY = 0.2, 1.0, 100
 SLICE_S = 5.0
 REFUSED_AGAIN_S = 60.0
 #: The same bytes on the same engine differ again, and each load takes a place until its restart.
@@ -53,7 +54,7 @@ class Loading:
         """Load and prove in this order, for a few seconds at most; returns how many were loaded."""
         replica = self._replica
         there = [v for v in versions if engine_name(v) in replica.have]
-        await self._trust(there)
+        await self._trust(versions)
         for version in there:
             if engine_name(version) not in replica.proven:
                 await self._prove(version)
@@ -82,7 +83,7 @@ class Loading:
         replica, loop = self._replica, asyncio.get_running_loop()
         staging, before = self._means.staging, replica.loads
         await replica.note_loads(before + len(versions))
-        parts = chunks(versions)
+        parts, often_s = chunks(versions), REPORT_WHEN_MANY_S if len(versions) >= MANY else REPORT_EVERY_S
         began = reported = time.monotonic()
         coming = loop.run_in_executor(None, staging.stage_all, [v.digest for v in parts[0]])
         try:
@@ -94,7 +95,7 @@ class Loading:
                     for version, each in zip(chunk, staged, strict=True):
                         if await self._take(version, each):
                             await self._prove(version)
-                        if time.monotonic() - reported > REPORT_EVERY_S:
+                        if time.monotonic() - reported > often_s:
                             await replica.report(view)
                             reported = time.monotonic()
                 finally:
@@ -153,7 +154,6 @@ class Loading:
     async def _prove(self, version: Version) -> None:
         """What it gives here is compared with what was recorded. Raises EngineError when the engine broke off."""
         replica, book, name = self._replica, self._means.book, engine_name(version)
-        await self._trust([version])
         if name in replica.proven:
             return
         try:
