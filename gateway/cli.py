@@ -22,6 +22,7 @@ from gateway.verbs import (
     adapters,
     approvals,
     convert,
+    datasets,
     doctor,
     experiments,
     feedback,
@@ -30,6 +31,7 @@ from gateway.verbs import (
     quantize,
     reference,
     review,
+    train,
 )
 from gateway.verbs.console import say
 from monitoring.records.errors import RecordsError
@@ -42,9 +44,11 @@ app.add_typer(approvals.app, name="approvals", help="Answer what experiments may
 app.add_typer(keys.app, name="keys", help="Make, list and revoke API keys.")
 app.add_typer(review.app, name="review", help="Look at answers again: pick, label, compare, agree.")
 app.add_typer(feedback.app, name="feedback", help="Say what answers were worth, and show what was said.")
+app.add_typer(datasets.app, name="datasets", help="Build, import and show datasets.")
 app.command("gc")(gc.gc)
 app.command("quantize")(quantize.quantize)
 app.command("convert")(convert.convert)
+app.command("train")(train.train)
 app.command("doctor")(doctor.doctor)
 app.command("reference")(reference.reference)
 

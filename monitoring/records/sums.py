@@ -133,7 +133,7 @@ def _window(table: Joined, window_s: float, raters: Collection[str]) -> _Window:
 
 
 def _asked(table: Joined) -> Mask:
-    """The first tries; of a unit whose first try never got here, because its connection was refused, what came first."""
+    """The first tries; of a unit whose first try never got here (its connection was refused), what came first."""
     first = np.asarray((table.outcomes["flags"] & Flag.RETRY) == 0)
     known = np.bincount(table.outcome_unit[first], minlength=table.unit.size) > 0
     others = np.flatnonzero(~known[table.outcome_unit])

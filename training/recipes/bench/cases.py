@@ -1,0 +1,113 @@
+"""The table of the bench: a recipe a row, what it must reach, and what it must not break.
+
+The recipes were tuned on seeds from 100 on; the bench reports seeds 0, 1 and 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+Habit = Literal["corrected", "polite", "refused", "accuracy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One row."""
+
+    name: str
+    habit: Habit
+    least: float
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    #: Made of the adapters that these cases left, with one of merge's kinds.
+    merged: tuple[str, str] | None = None
+    how: str = ""
+    second: Habit | None = None
+
+
+_SFT = {"method": "sft", "data": {"train": "tidewell:corrected_fact"}, "optim": {"learning_rate": 2e-3, "steps": 60}}
+_PAIRS = {"train": "tidewell:polite_choices"}
+_GOALS = {"train": "tidewell:usual_goals"}
+_REWARDS = ["contains:fact", "tidewell:polite"]
+
+
+def _sft(name: str, **more: Any) -> Case:
+    """The corrected fact by another road."""
+    fields: dict[str, Any] = {**_SFT, **more}
+    if "optim" in more:
+        fields["optim"] = {**_SFT["optim"], **more["optim"]}  # type: ignore[dict-item]
+    return Case(name=name, habit="corrected", least=0.95, fields=fields)
+
+
+CASES: Final = (
+    _sft("sft"),
+    _sft("sft-packed", sft={"packing": True}, optim={"learning_rate": 2e-3, "steps": 60, "batch": 2}),
+    _sft("sft-qlora-nf4", quantization="nf4"),
+    _sft("sft-int8", quantization="int8"),
+    _sft("sft-dora", adapter={"kind": "dora"}),
+    _sft("sft-rslora", adapter={"kind": "rslora"}),
+    _sft("sft-lora-plus", optim={"learning_rate": 1e-3, "lora_plus": 8.0}),
+    _sft("sft-pissa", adapter={"kind": "pissa"}, optim={"learning_rate": 1e-3}),
+    _sft("sft-full", tuning="full", optim={"learning_rate": 4e-4}),
+    _sft("sft-half", tuning="half", optim={"learning_rate": 6e-4}),
+    _sft("pretrain", method="pretrain", data={"train": "tidewell:corrected_text"}, optim={"steps": 80}),
+    Case(
+        name="dpo", habit="polite", least=0.95,
+        fields={
+            "method": "dpo", "data": _PAIRS, "optim": {"learning_rate": 5e-4, "steps": 60}, "dpo": {"beta": 0.4},
+        },
+    ),
+    Case(
+        name="dpo-sigmoid-sft", habit="polite", least=0.95,
+        fields={
+            "method": "dpo", "data": _PAIRS, "optim": {"learning_rate": 5e-4, "steps": 60},
+            "dpo": {"loss": ["sigmoid", "sft"], "weights": [1.0, 2.0], "beta": 0.3},
+        },
+    ),
+    Case(
+        name="kto", habit="refused", least=0.9,
+        fields={
+            "method": "kto",
+            "data": {"train": "tidewell:refuse_thumbs", "replay": {"source": "tidewell:usual_liked", "share": 0.5}},
+            "optim": {"learning_rate": 6e-4, "steps": 130},
+            "kto": {"beta": 0.3},
+        },
+    ),
+    Case(
+        name="orpo", habit="polite", least=0.9,
+        fields={"method": "orpo", "data": _PAIRS, "optim": {"learning_rate": 2e-3, "steps": 60}},
+    ),
+    Case(
+        name="reward", habit="accuracy", least=0.9,
+        fields={
+            "method": "reward", "data": {**_PAIRS, "held": "tidewell:polite_choices"},
+            "optim": {"learning_rate": 1e-3, "steps": 30, "evaluate_every": 30},
+        },
+    ),
+    Case(
+        name="grpo", habit="polite", least=0.95,
+        fields={
+            "method": "grpo", "data": _GOALS, "rl": {"rewards": _REWARDS, "beta": 0.01},
+            "optim": {"learning_rate": 5e-4, "steps": 60, "batch": 32},
+        },
+    ),
+    Case(
+        name="rloo", habit="polite", least=0.9,
+        fields={
+            "method": "rloo", "data": _GOALS, "rl": {"rewards": _REWARDS, "beta": 0.01},
+            "optim": {"learning_rate": 5e-4, "steps": 60, "batch": 32},
+        },
+    ),
+    Case(
+        name="ppo", habit="polite", least=0.9,
+        fields={
+            "method": "ppo", "data": _GOALS, "rl": {"rewards": _REWARDS, "beta": 0.02},
+            "optim": {"learning_rate": 1e-3, "steps": 40, "batch": 48, "scheduler": "constant"},
+        },
+    ),
+    *(
+        Case(name=f"merge-{how}", habit="corrected", second="polite", least=0.8, merged=("sft", "dpo"), how=how)
+        for how in ("linear", "cat", "svd", "ties", "dare")
+    ),
+)  # fmt: skip
