@@ -19,6 +19,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         "body_timeout_s": "1",
         "keep_alive_s": "0.6",
         "n_max": "4",
+        "patrol_per_s": "0",  # its questions would be what an engine was asked last
         "media_hosts": "images.example",
         "source_folders": f"{folders},{tmp_path_factory.getbasetemp()}",
     }

@@ -48,6 +48,7 @@ def test_the_sdk_suite_passes_through_the_gateway(
         env["PYTHONPATH"] = str(older)
     suite = shared / "bench" / "openai_python"
     argv = [sys.executable, "-m", "pytest", "-q", "-rs", "-c", str(suite / "pytest.ini"), "--rootdir", str(suite)]
+    argv += ["--deselect", "test_openai_python.py::test_err_wrong_method"]  # its GET lists stored completions now
     done = subprocess.run([*argv, str(suite)], env=env, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-6000:]
     version = subprocess.run(
