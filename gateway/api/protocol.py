@@ -83,7 +83,7 @@ class Bounded(HttpToolsProtocol):
             return
         self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item]
         super().on_headers_complete()
-        if self.cycle is not None:
+        if self.cycle is not None and self.scope["method"] != "HEAD":  # whose answer has no body to wait for
             self.cycle.transport = Joining(self.transport)  # type: ignore[assignment]
 
     def on_message_complete(self) -> None:
