@@ -41,6 +41,7 @@ log = logging.getLogger("graftline")
 
 HEALTH_EVERY_S = 0.5
 BEAT_EVERY_S = 0.25
+SHADOW_EVERY_S = 0.05
 POISON_EVERY_S = 0.1  # a version that gives NaN is to be withdrawn within a second
 LEDGER_EVERY_S = 5.0
 SLOTS_DEFAULT = CPU_LORAS  # of engines that run elsewhere and whose `max_loras` nobody told us
@@ -81,7 +82,13 @@ class Serving:
                 every("watch", 1.0, self.watch.tick, timeout_s=10, metrics=self.metrics),
                 every("ledger", LEDGER_EVERY_S, self._flush, timeout_s=10, metrics=self.metrics),
                 every("beat", BEAT_EVERY_S, self._beat, timeout_s=10, metrics=self.metrics),
-                self.shadow.run(),
+                every(
+                    "shadow",
+                    SHADOW_EVERY_S,
+                    self.shadow.step,
+                    timeout_s=gw.settings.request_timeout_s,
+                    metrics=self.metrics,
+                ),
                 every("poison", POISON_EVERY_S, self._tell, timeout_s=10, metrics=self.metrics),
             )
             await stack.enter_async_context(beside(*loops))

@@ -6,9 +6,9 @@ mirrored, and counted.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,6 +17,7 @@ from gateway.capture.draft import Draft
 from gateway.engines.errors import EngineError
 from gateway.errors import GatewayError
 from gateway.pipeline import ANSWER_BYTES_MAX, Gateway, ask
+from gateway.routing.ids import wire_id
 from gateway.values import Call, Target
 from monitoring.telemetry.shared import Metrics
 
@@ -24,30 +25,32 @@ log = logging.getLogger("graftline.shadow")
 
 
 class Shadow:
-    """One per process. `put` belongs to the serving loop, `run` is a task beside it."""
+    """One per process. `put` belongs to the serving loop, `step` to a supervised loop beside it."""
 
     def __init__(self, gw: Gateway, record: Callable[[Draft], None], metrics: Metrics, *, waiting_max: int) -> None:
         self._gw, self._record, self._metrics, self._waiting_max = gw, record, metrics, waiting_max
-        self._waiting: asyncio.Queue[Draft] = asyncio.Queue()
+        self._waiting: deque[Draft] = deque()
 
     def put(self, draft: Draft) -> None:
         """Mirror an answered request, if its experiment has a shadow; never waits, never raises."""
         if draft.met is None or draft.met.running.shadow is None or draft.status != 200:
             return
-        if self._waiting.qsize() >= self._waiting_max:
+        if len(self._waiting) >= self._waiting_max:
             self._count("dropped")
         else:
-            self._waiting.put_nowait(draft)
+            self._waiting.append(draft)
 
-    async def run(self) -> None:
-        while True:
-            draft = await self._waiting.get()
-            try:
-                await self._mirror(draft)
-                self._count("answered")
-            except (GatewayError, EngineError) as error:
-                self._count("failed")
-                log.info("the shadow of request %s failed: %s", draft.request_id, error)
+    async def step(self) -> None:
+        """Mirror the one that waits longest, if there is one."""
+        if not self._waiting:
+            return
+        draft = self._waiting.popleft()
+        try:
+            await self._mirror(draft)
+            self._count("answered")
+        except (GatewayError, EngineError) as error:
+            self._count("failed")
+            log.info("the shadow of request %s failed: %s", draft.request_id, error)
 
     async def _mirror(self, of: Draft) -> None:
         met, call, key = of.met, of.call, of.key
@@ -56,7 +59,7 @@ class Shadow:
         assert key is not None
         target = met.running.shadow
         assert target is not None
-        draft = Draft(of.endpoint, f"{of.request_id}.shadow", f"{of.wire_id}5")
+        draft = Draft(of.endpoint, f"{of.request_id}.shadow", wire_id())
         draft.call = mirrored = _unstreamed(call)
         draft.key, draft.raw, draft.target, draft.arm, draft.shadows = (
             key,
