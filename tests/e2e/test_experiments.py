@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,10 +98,7 @@ def served(house: House, name: str) -> str:
 
 
 def stage(house: House, id_: str, wanted: str, timeout_s: float = 60.0) -> dict[str, Any]:
-    until = time.monotonic() + timeout_s
-    while shown(house, id_)["stage"] != wanted:
-        assert time.monotonic() < until, json.dumps(shown(house, id_, counts=True), indent=1)
-        time.sleep(0.1)
+    eventually(lambda: shown(house, id_)["stage"] == wanted, timeout_s=timeout_s)
     return shown(house, id_, counts=True)
 
 
