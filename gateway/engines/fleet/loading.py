@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from adapters.checks.parity import Certificate
@@ -20,13 +21,15 @@ from adapters.registry import engine_name
 from adapters.store import Version
 from gateway.engines.errors import EngineError, EngineRefused
 from gateway.engines.fleet.book import STRIKES_MAX, WHO, reason
-from gateway.engines.fleet.capacity import when_full
+from gateway.engines.fleet.full import Full
 from gateway.engines.fleet.prove import certify_base, fault, finite, prove
-from gateway.engines.fleet.staging import Staged, chunks
+from gateway.engines.fleet.staging import Staged, staged_ahead
 from gateway.engines.fleet.view import View
 
 if TYPE_CHECKING:
     from gateway.engines.fleet.replica import Replica
+
+_Coming = tuple[Version, Staged | AdapterError]
 
 log = logging.getLogger("graftline.fleet")
 
@@ -47,8 +50,7 @@ class Loading:
         self._replica, self._means = replica, replica.means
         self.struck: set[str] = set()  # engine-side names over which an engine died: last in every order
         self._differed: dict[str, set[float]] = {}  # engine-side name → the engines, by their start, where it did
-        self._idle_since: float | None = None
-        self._told: set[str] = set()
+        self.full = Full(replica)
 
     async def run(self, view: View, versions: Sequence[Version]) -> int:
         """Load and prove in this order, for a few seconds at most; returns how many were loaded."""
@@ -63,7 +65,7 @@ class Loading:
         fits = missing[: replica.room]
         done = await self._load(view, fits) if fits else 0
         if not replica.room:
-            await self._full(view, missing[len(fits) :])
+            await self.full.step(view, missing[len(fits) :])
         return done
 
     async def fetch(self, version: Version) -> bool:
@@ -79,35 +81,53 @@ class Loading:
         finally:
             await asyncio.to_thread(self._means.staging.settle, [staged])
 
+    async def ahead(self, view: View, versions: Sequence[Version]) -> None:
+        """Load what an engine like this one certified, while the replica is asked whether it may open."""
+        replica = self._replica
+        await self._trust(versions)
+        names = replica.proven - replica.have - replica.failing.keys() - self.struck
+        if fits := [v for v in versions if engine_name(v) in names][: replica.room]:
+            await self._load(view, fits)
+
     async def _load(self, view: View, versions: Sequence[Version]) -> int:
-        replica, loop = self._replica, asyncio.get_running_loop()
-        staging, before = self._means.staging, replica.loads
+        replica, before = self._replica, self._replica.loads
         await replica.note_loads(before + len(versions))
-        parts, often_s = chunks(versions), REPORT_WHEN_MANY_S if len(versions) >= MANY else REPORT_EVERY_S
+        often_s = REPORT_WHEN_MANY_S if len(versions) >= MANY else REPORT_EVERY_S
         began = reported = time.monotonic()
-        coming = loop.run_in_executor(None, staging.stage_all, [v.digest for v in parts[0]])
         try:
-            for number, chunk in enumerate(parts):
-                staged = await coming
-                more = parts[number + 1] if number + 1 < len(parts) else []
-                coming = loop.run_in_executor(None, staging.stage_all, [v.digest for v in more])
-                try:
-                    for version, each in zip(chunk, staged, strict=True):
-                        if await self._take(version, each):
-                            await self._prove(version)
-                        if time.monotonic() - reported > often_s:
+            async with aclosing(staged_ahead(self._means.staging, versions)) as parts:
+                async for part in parts:
+                    for abreast in self._abreast(part):
+                        await self._take_all(abreast)
+                        if replica.open and time.monotonic() - reported > often_s:
                             await replica.report(view)
                             reported = time.monotonic()
-                finally:
-                    await asyncio.to_thread(staging.settle, staged)
-                if time.monotonic() - began > SLICE_S or not replica.open:
-                    break  # the next pass goes on, and sees what people moved meanwhile
+                    if time.monotonic() - began > SLICE_S or not (replica.open or replica.opening.asking):
+                        break  # the next pass goes on, and sees what people moved meanwhile
         finally:
-            await asyncio.to_thread(staging.settle, await coming)
             await replica.note_loads(replica.loads)
         return replica.loads - before
 
-    async def _take(self, version: Version, staged: Staged | AdapterError) -> bool:
+    def _abreast(self, part: Sequence[_Coming]) -> list[Sequence[_Coming]]:
+        """What is loaded at once: while a replica fills again, two of what an engine like it certified, so that the
+        engine reads one while it is told of the next. All else goes alone: what kills an engine is known then."""
+        trusted = self._replica.proven - self.struck
+        if not self._replica.restoring or not all(engine_name(v) in trusted for v, _ in part):
+            return [[each] for each in part]
+        return [part[at : at + 2] for at in range(0, len(part), 2)]
+
+    async def _take_all(self, abreast: Sequence[_Coming]) -> None:
+        """Load these at once, and prove them. Raises EngineError when the engine broke off."""
+        alone = len(abreast) == 1
+        found = await asyncio.gather(*(self._take(v, s, alone=alone) for v, s in abreast), return_exceptions=True)
+        for problem in found:
+            if isinstance(problem, BaseException):
+                raise problem
+        for (version, _), taken in zip(abreast, found, strict=True):
+            if taken:
+                await self._prove(version)
+
+    async def _take(self, version: Version, staged: Staged | AdapterError, *, alone: bool = True) -> bool:
         """One load. Raises EngineError when the engine broke off."""
         replica, metrics = self._replica, self._means.metrics
         name = engine_name(version)
@@ -124,11 +144,11 @@ class Loading:
             if error.status < 500 or await self._lives():
                 await self._refused(version, error)
                 return False
-            await self._strike(version, "load", error)
+            await self._strike(version, "load", error, alone=alone)
             raise
         except EngineError as error:
             if not await self._lives():
-                await self._strike(version, "load", error)
+                await self._strike(version, "load", error, alone=alone)
             raise
         replica.loads += 1
         replica.have.add(name)
@@ -243,10 +263,14 @@ class Loading:
         except EngineError:
             return False
 
-    async def _strike(self, version: Version, doing: str, error: EngineError) -> None:
-        """The engine died over it: from now on it comes last, and after a second time no more."""
+    async def _strike(self, version: Version, doing: str, error: EngineError, *, alone: bool = True) -> None:
+        """The engine died over it: from now on it comes last and by itself, and after a second time by itself no
+        more."""
         name, at = engine_name(version), self._replica.name
         self.struck.add(name)
+        if not alone:
+            log.error("engine %s died while it loaded %s:%d and another", at, version.name, version.number)
+            return
         why = f"The engine died during its {doing}: {error}"
         count = await asyncio.to_thread(self._means.book.strike, version, subject=at, why=why)
         log.error("engine %s died over %s:%d (%d times now)", at, version.name, version.number, count)
@@ -270,30 +294,3 @@ class Loading:
         self._means.metrics.counter("graftline_adapter_load_failures_total", replica=self._replica.name, code=code).add(
             1
         )
-
-    # room
-
-    async def _full(self, view: View, waiting: Sequence[Version]) -> None:
-        """Loads wait for room; a restart makes some, where somebody else can serve meanwhile or nobody asks."""
-        replica, now = self._replica, time.monotonic()
-        if await replica.inflight():
-            self._idle_since = None
-        elif self._idle_since is None:
-            self._idle_since = now
-        words = f"{replica.loads} of {self._means.terms.bound} places were used since the engine's start"
-        for version in waiting:
-            if (name := engine_name(version)) not in self._told:
-                log.warning("engine %s has no room for %s: %s", replica.name, name, words)
-                self._told.add(name)
-                found = reason("waiting_for_room", words, field="room", advice="It loads after the engine's restart.")
-                await asyncio.to_thread(self._means.book.failed, version, "load", [found], subject=replica.name)
-        carried = all(replica.served_elsewhere(replica.name, name) for name in replica.reported or ())
-        share = view.shares.get(replica.name, ())
-        decided = when_full(
-            reclaimable=replica.loads - len(share),
-            needed=bool(waiting),
-            others_carry=carried and bool(replica.reported),
-            idle_s=0.0 if self._idle_since is None else now - self._idle_since,
-        )
-        if decided == "recycle" and not view.out:
-            await replica.take_out(f"full: {words}")

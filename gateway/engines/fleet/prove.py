@@ -46,11 +46,11 @@ async def certify(engine: Vllm, name: str, known: Recorded, *, idle: bool = Fals
     return certificate(_only(known, places), weighed)
 
 
-async def certify_base(engine: Vllm, base_name: str, known: Recorded | None) -> Certificate:
+async def certify_base(engine: Vllm, base_name: str, known: Recorded | None, *, idle: bool = False) -> Certificate:
     """The same for the base; with nothing recorded of it, whether its numbers are finite."""
     if known is not None:
-        return await certify(engine, base_name, replace(known, logprobs=known.base_logprobs))
-    served = await _ask(engine, base_name, PROMPTS)
+        return await certify(engine, base_name, replace(known, logprobs=known.base_logprobs), idle=idle)
+    served = await _ask(engine, base_name, PROMPTS, idle=idle)
     return served if isinstance(served, Certificate) else Certificate(passed=True, mean=0.0, p99=0.0, most=0.0)
 
 

@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from adapters.checks.parity import Certificate
-from adapters.lifecycle import State
 from adapters.registry import engine_name
 from adapters.store import Version
 from gateway.engines.errors import AdapterMissing, EngineBroke, EngineError
 from gateway.engines.fleet.capacity import room
 from gateway.engines.fleet.loading import Loading
 from gateway.engines.fleet.means import Means
-from gateway.engines.fleet.prove import certify, certify_base
+from gateway.engines.fleet.opening import Opening
 from gateway.engines.fleet.reconcile import Plan, drained, emptied, plan
 from gateway.engines.fleet.store import Loads
 from gateway.engines.fleet.view import View
@@ -26,8 +25,6 @@ from gateway.routing.store import Out
 log = logging.getLogger("graftline.fleet")
 
 BEAT_AGE_MAX_S = 5.0
-#: Versions that are asked for with the base before anything on a (re)started engine is served.
-SAMPLE = 3
 #: The list of a thousand adapters costs the engine tens of milliseconds: it is asked for that much more seldom.
 LIST_EVERY_S, LIST_EVERY_MOST_S, LIST_SHARE = 0.2, 1.0, 0.02
 #: A restart that was asked for and did not come is asked for again.
@@ -57,13 +54,13 @@ class Replica:
         self.patrolled: dict[str, float] = {}
         self.restoring = True
         self._loading = Loading(self)
+        self.opening = Opening(self, self._loading)
         self._leaving: dict[str, tuple[int, float]] = {}  # engine-side name → revision without it, and since when
         self.list_every_s, self.list_share = LIST_EVERY_S, LIST_SHARE
         self._list_at = 0.0
         self._settled: tuple[View, int, int] | None = None
         self._out_at: tuple[float, int] | None = None  # the engine that is out, and the revision that says so
         self._asked_at = 0.0
-        self._differed = 0
         self._taken: tuple[float, bool] | None = None  # the engine that we took out, and whether the view shows it
         self.well_at = 0.0  # when it last answered as recorded
         self.nan_at = 0.0  # when it last gave the fleet itself numbers that are none
@@ -80,7 +77,7 @@ class Replica:
                 await self._recycle(view, out)
                 return 0
             share = view.shares.get(self.name, ())
-            if not self.open and not await self._check(share or view.wanted):
+            if not self.open and not await self.opening.run(view, share):
                 return 0
             if out is not None:
                 await asyncio.to_thread(self.means.fleet.bring_back, self.name)
@@ -184,38 +181,6 @@ class Replica:
         self.open, self.restoring, self._settled, self.well_at = False, True, None, 0.0
         self.proven, self.failing, self.patrolled, self._leaving = set(), {}, {}, {}
 
-    async def _check(self, share: Sequence[Version]) -> bool:
-        """Before anything is served: does the base answer as recorded, and do a few of the versions?"""
-        book = self.means.book
-
-        def sample() -> list[Version]:
-            found = (v for v in share if v.state is State.VERIFIED and book.trusted(v, self.fingerprint))
-            return [v for v, _ in zip((v for v in found if book.recorded(v)), range(SAMPLE), strict=False)]
-
-        versions = await asyncio.to_thread(sample)
-        known = book.recorded(versions[0]) if versions else None
-        found = await certify_base(self.engine, self.means.terms.base_name, known)
-        if not found.passed:
-            await self._differs(f"the base: {found.reasons[0]}")
-            return False
-        for version in versions:
-            name, recorded = engine_name(version), book.recorded(version)
-            if recorded is None or not await self._loading.fetch(version):
-                continue
-            found = await certify(self.engine, name, recorded)
-            if not found.passed:
-                await asyncio.to_thread(book.failed, version, "parity", found.reasons, subject=self.name)
-                await self._differs(f"{version.name}:{version.number}: {found.reasons[0]}")
-                return False
-            self.proven.add(name)
-        self.open, self._differed, self.well_at = True, 0, self.means.clock()
-        self.means.metrics.gauge("graftline_replica_out", replica=self.name).set(0)
-        return True
-
-    async def _differs(self, what: str) -> None:
-        self._differed += 1
-        await self.take_out(f"differs: {what}")
-
     async def _lost(self, error: EngineError) -> None:
         if self.up is not False:
             log.warning("engine %s is down: %s", self.name, error)
@@ -283,7 +248,7 @@ class Replica:
         if not emptied(self.name, beats, self._out_at[1]) and now - out.at < means.terms.poison_drain_s:
             return
         why = out.why.partition(":")[0]
-        differed = max(self._differed, self._loading.differed_most if why != "full" else 0)
+        differed = max(self.opening.differed, self._loading.differed_most if why != "full" else 0)
         if now - self._asked_at < ASK_AGAIN_S or differed > RESTARTS_MAX:
             return
         self._asked_at = now

@@ -7,12 +7,13 @@ after: an engine that evicts and reads again must always find the files. Blockin
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +170,30 @@ class Staging:
     def _free(self, digest: str) -> None:
         if self._held.pop(digest, None) is not None and self._memory is not None:
             shutil.rmtree(self._memory / digest.removeprefix("sha256:"), ignore_errors=True)
+
+
+async def staged_ahead(
+    staging: Staging, versions: Sequence[Version]
+) -> AsyncIterator[list[tuple[Version, Staged | AdapterError]]]:
+    """Neighbours together, the next of them being laid ready while the caller loads these. What was handed out is given
+    back when the caller comes for more or closes this."""
+    loop, parts = asyncio.get_running_loop(), chunks(versions)
+
+    def begin(number: int) -> asyncio.Future[list[Staged | AdapterError]]:
+        part = parts[number] if number < len(parts) else []
+        return loop.run_in_executor(None, staging.stage_all, [v.digest for v in part])
+
+    coming = begin(0)
+    try:
+        for number, part in enumerate(parts):
+            staged = await coming
+            coming = begin(number + 1)
+            try:
+                yield list(zip(part, staged, strict=True))
+            finally:
+                await asyncio.to_thread(staging.settle, staged)
+    finally:
+        await asyncio.to_thread(staging.settle, await coming)
 
 
 def chunks(versions: Sequence[Version]) -> list[list[Version]]:

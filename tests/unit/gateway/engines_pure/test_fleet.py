@@ -10,6 +10,7 @@ from adapters.errors import ProbeAway, Reason, Rejected
 from adapters.lifecycle import State
 from adapters.registry import engine_name
 from gateway.engines.errors import EngineBroke, EngineRefused, EngineUnreachable
+from gateway.engines.fleet.book import STRIKES_MAX
 from gateway.routing.store import Beat
 from tests.unit.gateway.engines_pure.yard import Yard
 
@@ -118,14 +119,36 @@ async def test_a_replica_that_differs_where_another_certifies_is_taken_out_not_t
     assert yard.serving().keys() == {"a", "b"}
 
 
-async def test_a_restarted_engine_whose_base_differs_serves_nothing(yard: Yard) -> None:
-    first = await yard.verified("one")
+async def test_an_engine_that_dies_while_it_loads_two_blames_neither_until_one_kills_it_alone(yard: Yard) -> None:
+    versions = [await yard.verified(word) for word in ("one", "two", "three", "four", "five")]
+    deadly = engine_name(versions[1])  # live and the newest are asked for first, each alone
+    yard.b.restart()
+    yard.b.deadly.add(deadly)
+    await yard.settle(1)
+    assert not yard.b.alive
+    assert not any(yard.seen(version, "strike") for version in versions)
+    for _ in range(STRIKES_MAX):
+        yard.b.restart()
+        await yard.settle(3)
+    yard.b.restart()
+    await yard.settle(3)
+    assert [len(yard.seen(version, "strike")) for version in versions] == [0, STRIKES_MAX, 0, 0, 0]
+    assert yard.serving()["b"] == {engine_name(v) for v in versions if v is not versions[1]}
+
+
+async def test_a_restarted_engine_whose_base_differs_serves_nothing(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await yard.verified("one")
     yard.b.restart()
     yard.b.wrong.add("base")
+    said: list[frozenset[str]] = []
+    hold = yard.rows.hold
+    monkeypatch.setattr(yard.rows, "hold", lambda replica, names: (said.append(names), hold(replica, names)))
     await yard.fleet.step()
     await yard.fleet.step()
     assert yard.rows.out()["b"].why.startswith("differs: the base")
-    assert engine_name(first) not in yard.b.loaded[1:]
+    assert not any(said)  # it was loaded meanwhile, and nobody was told
     for _ in range(3):  # it differs after each restart: in the end it is left for a person
         yard.now += 200
         yard.b.restart()

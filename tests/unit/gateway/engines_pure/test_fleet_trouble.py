@@ -162,7 +162,7 @@ async def test_a_full_engine_that_is_idle_is_recycled_and_then_takes_what_waited
     await yard.settle()
     assert yard.state(last) is State.PROBED
     for replica in yard.fleet.replicas.values():  # both have been idle for long; only one goes at a time
-        replica._loading._idle_since = -IDLE_S
+        replica._loading.full.idle_since = -IDLE_S
     await yard.settle()
     assert len(yard.asked_to_restart) == 1
     assert yard.asked_to_restart[0][2] == "full"
