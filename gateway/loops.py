@@ -1,10 +1,12 @@
-"""Background loops: each runs one step again and again, under a time limit, and outlives every failure of its step."""
+"""Background loops: each runs one step again and again, under a time limit, and outlives every failure of its step.
+And steps a few at a time, of which no failure is outlived."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 
 from monitoring.telemetry.shared import Metrics
 
@@ -33,3 +35,23 @@ async def every(
                 log.error("%s failed: %s", name, text, exc_info=not failing)
             failing = text
         await asyncio.sleep(period_s)
+
+
+async def abreast(steps: Iterable[Callable[[], Awaitable[object]]], width: int) -> None:
+    """Run these, `width` at a time. After the first that raises none begins, and it is raised when the others ended."""
+    waiting = iter(steps)
+
+    async def lane() -> None:
+        for step in waiting:
+            done = False
+            try:
+                await step()
+                done = True
+            finally:
+                if not done:
+                    deque(waiting, maxlen=0)
+
+    found = await asyncio.gather(*(lane() for _ in range(width)), return_exceptions=True)
+    for problem in found:
+        if isinstance(problem, BaseException):
+            raise problem

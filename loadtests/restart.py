@@ -78,7 +78,8 @@ def engine_ready_at(home: Path, but: int) -> float:
 
 
 def said(url: str, key: str, model: str) -> str:
-    body = {"model": model, "messages": [{"role": "user", "content": "When are you open?"}], "max_tokens": 8}
+    turns = [{"role": "user", "content": "When are you open?"}]
+    body = {"model": model, "messages": turns, "max_tokens": 8, "temperature": 0}
     status, data = call("POST", f"{url}/v1/chat/completions", body, key)
     return str(json.loads(data)["choices"][0]["message"]["content"]) if status == 200 else data.decode()
 

@@ -1,11 +1,13 @@
-"""Our vLLM general plugin: cures three faults of vLLM 0.32, and says in the engine's log whether it did.
+"""Our vLLM general plugin: cures four faults of vLLM 0.32, and says in the engine's log whether it did.
 
 1. Rows without an adapter, batched with rows that have one, get the adapter of the last slot (an index of -1 reads the
    last slot): the base answers with somebody's adapter. Cured by `punica` and `grouped`.
 2. Without AMX the int8 kernel leaves `layer.weight = None`, whose device LoRA then asks for; the engine does not start.
-3. A request whose logits are NaN is answered with garbage and status 200. Ended with an error by `tripwire`.
+3. The first request that asks for logprobs compiles one comparison for most of a second, and every stream waits for it.
+   Done without the compiler.
+4. A request whose logits are NaN is answered with garbage and status 200. Ended with an error by `tripwire`.
 
-The first two are the CPU's alone. Nothing is changed where vLLM's internals are not the ones that were read: then one
+The first three are the CPU's alone. Nothing is changed where vLLM's internals are not the ones that were read: then one
 line, beginning with `OFF`, names the difference. `make engine-check` shows what that means for the answers;
 `graftline doctor` looks for it.
 """
@@ -44,7 +46,7 @@ def register() -> None:
     log = logging.getLogger("vllm.graftline")
     from vllm.platforms import current_platform
 
-    of_the_cpu = (_cure_mixed_batches, _cure_int8) if current_platform.is_cpu() else ()
+    of_the_cpu = (_cure_mixed_batches, _cure_int8, _cure_compilation) if current_platform.is_cpu() else ()
     if not of_the_cpu:
         log.info("%sno mixed batches to cure on %s", ON, current_platform.device_type)
     for cure in (*of_the_cpu, _trip_on_nan):
@@ -121,6 +123,19 @@ def _cure_int8() -> str:
     for holder in holders:
         holder._get_lora_device = device
     return "LoRA on int8 layers"
+
+
+def _cure_compilation() -> str:
+    """The ranks of logprobs: on a CPU a compiled kernel saves a mask of one byte for each number of four."""
+    sampler = importlib.import_module("vllm.v1.sample.sampler")
+    theirs = sampler.batched_count_greater_than
+    if not getattr(theirs, "graftline", False):
+        plain = getattr(theirs, "_torchdynamo_orig_callable", theirs)
+        if tuple(inspect.signature(plain).parameters) != ("x", "values"):
+            raise TypeError(f"vLLM's batched_count_greater_than takes {inspect.signature(plain)}, expected (x, values)")
+        plain.graftline = True
+        sampler.batched_count_greater_than = plain
+    return "logprobs without a compilation"
 
 
 def _trip_on_nan() -> str:

@@ -98,7 +98,8 @@ class Fleet:
         return view(revision, versions, aliases, out, capacities, terms.copies_min, full, self._means.arms())
 
     async def _admit(self) -> None:
-        """A new version may serve once every replica that should hold it has proven it and says that it holds it."""
+        """A new version may serve once every replica that should hold it has proven it and says that it holds it; one
+        that our own training made, once it has passed its gate as well: until then it is there to be asked."""
         for each in self.view.new:
             holders = [self.replicas[name] for name, share in self._holders(each.version)]
             if not holders or not all(each.name in (replica.reported or ()) for replica in holders):
@@ -107,6 +108,9 @@ class Fleet:
                 continue  # an engine died over it: that replica has to have it too
             names = ", ".join(replica.name for replica in holders)
             try:
+                trained = each.version.origin == "training"
+                if trained and await asyncio.to_thread(self._means.registry.waits, each.version):
+                    continue
                 await asyncio.to_thread(self._means.registry.admit, each.version, who=WHO, note=f"proved on {names}")
             except AdapterError as error:  # retired meanwhile, say: the next look sees what it is now
                 log.warning("%s was proved and not admitted: %s", each.name, error)

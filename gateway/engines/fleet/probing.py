@@ -38,24 +38,29 @@ class Probing:
         if not ready:
             return False
         if self._prober is None:
+            # What its trainer recorded needs no first forward of ours.
+            known = [await asyncio.to_thread(self._means.book.recorded, version) for version in ready]
+            ready = [version for version, found in zip(ready, known, strict=True) if found is not None]
+        if not ready:
             if not self._told:
-                log.error("%d versions wait for a first forward, and this worker has no prober", len(ready))
+                log.error("%d versions wait for a first forward, and this worker has no prober", len(waiting))
             self._told = True
             return False
         await self._probe(self._prober, min(ready, key=lambda version: (version.created_at, version.id)))
         return True
 
-    async def _probe(self, prober: Prober, version: Version) -> None:
+    async def _probe(self, prober: Prober | None, version: Version) -> None:
         means, book = self._means, self._means.book
         self._away[version.id] = means.clock() + AGAIN_S
         try:
             known = await asyncio.to_thread(book.recorded, version)
-            if known is None:
+            if known is None and prober is not None:
                 folder = await asyncio.to_thread(means.registry.verify, version.name, version.number)
                 may = FORCED_NOOP in version.labels
                 known = await prober.probe(folder, digest=version.digest, may_do_nothing=may)
                 await asyncio.to_thread(book.record, version, known)
-            await asyncio.to_thread(self._passed, version, known)
+            if known is not None:
+                await asyncio.to_thread(self._passed, version, known)
         except Rejected as error:
             await asyncio.to_thread(self._failed, version, error)
         except ProbeAway as error:

@@ -175,8 +175,8 @@ class Staging:
 async def staged_ahead(
     staging: Staging, versions: Sequence[Version]
 ) -> AsyncIterator[list[tuple[Version, Staged | AdapterError]]]:
-    """Neighbours together, the next of them being laid ready while the caller loads these. What was handed out is given
-    back when the caller comes for more or closes this."""
+    """Neighbours together. While the caller loads these, the next are laid ready and those before them are given back;
+    close it, and all are."""
     loop, parts = asyncio.get_running_loop(), chunks(versions)
 
     def begin(number: int) -> asyncio.Future[list[Staged | AdapterError]]:
@@ -184,6 +184,7 @@ async def staged_ahead(
         return loop.run_in_executor(None, staging.stage_all, [v.digest for v in part])
 
     coming = begin(0)
+    going: asyncio.Future[None] = loop.run_in_executor(None, staging.settle, [])
     try:
         for number, part in enumerate(parts):
             staged = await coming
@@ -191,9 +192,11 @@ async def staged_ahead(
             try:
                 yield list(zip(part, staged, strict=True))
             finally:
-                await asyncio.to_thread(staging.settle, staged)
+                before, going = going, loop.run_in_executor(None, staging.settle, staged)
+                await before
     finally:
         await asyncio.to_thread(staging.settle, await coming)
+        await going
 
 
 def chunks(versions: Sequence[Version]) -> list[list[Version]]:
