@@ -63,10 +63,12 @@ class Recorded:
 class Prober(Protocol):
     """Whoever can run an adapter's first forward where it can hurt nobody."""
 
-    async def probe(self, folder: Path, *, digest: str, may_do_nothing: bool = False) -> Recorded:
-        """Run the adapter in `folder`. Raises Rejected (`not_finite`, `no_effect` unless it `may_do_nothing`,
-        `probe_failed`, …) when the adapter is at fault, and ProbeAway when nothing was learnt about it and the same
-        call may succeed later."""
+    async def probe(self, folder: Path, *, digest: str, may_do_nothing: bool = False, gently: bool = False) -> Recorded:
+        """Run the adapter in `folder`, `gently` where others are served from the same processors.
+
+        Raises Rejected (`not_finite`, `no_effect` unless it `may_do_nothing`, `probe_failed`, …) when the adapter is at
+        fault, and ProbeAway when nothing was learnt about it and the same call may succeed later.
+        """
         ...
 
     async def close(self) -> None:

@@ -1,8 +1,8 @@
 """`python -m training.probe --base FOLDER --fd N`: answers JSON lines on the socket N until it is closed or idle.
 
-First it says hello: {"prompts": …, "base": …, "confined": …, "seconds": …}. Then {"id": n, "folder": path} is answered
-with {"id": n, "rows": [[logprob or null, …], …], "seconds": …, "cpu_s": …}, or with {"id": n, "failed": why} when the
-adapter is at fault, or {"id": n, "away": why} when the machine is.
+First it says hello: {"prompts": …, "base": …, "confined": …, "seconds": …}. Then {"id": n, "folder": path, "gently":
+bool} is answered with {"id": n, "rows": [[logprob or null, …], …], "seconds": …, "cpu_s": …}, or with {"id": n,
+"failed": why} when the adapter is at fault, or {"id": n, "away": why} when the machine is.
 """
 
 from __future__ import annotations
@@ -48,17 +48,19 @@ def main(
     confined = sorted(attempt(bytes, bounds).granted)
     _say(line, prompts=warm.prompts, base=warm.base, confined=confined, seconds=time.monotonic() - began)
     for asked in _asked(line, idle_s):
-        _say(line, id=asked["id"], **_try(warm, Path(asked["folder"]), bounds, line))
+        _say(line, id=asked["id"], **_try(warm, asked, bounds, line))
     os._exit(0)  # there is nothing to save, and taking a model apart takes time
 
 
-def _try(warm: models.Warm, folder: Path, bounds: Bounds, line: socket.socket) -> dict[str, Any]:
+def _try(warm: models.Warm, asked: dict[str, Any], bounds: Bounds, line: socket.socket) -> dict[str, Any]:
+    folder = Path(asked["folder"])
+
     def work() -> bytes:
         found = models.rows(models.adapted(warm.model, folder), warm.prompts)
         return array("d", [value for row in found for value in row]).tobytes()
 
     try:
-        outcome = attempt(work, bounds, (folder,), watch=line.fileno())
+        outcome = attempt(work, bounds, (folder,), watch=line.fileno(), gently=asked["gently"])
     except CannotFork as error:
         return {"away": f"no process could be started: {error.strerror}"}
     spent = {"seconds": outcome.seconds, "cpu_s": outcome.cpu_s}

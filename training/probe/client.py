@@ -20,6 +20,7 @@ from typing import Any
 from adapters.checks.probe import EFFECT_MIN, Recorded, failed, recorded
 from adapters.errors import ProbeAway
 from training.probe.sandbox import KINDS
+from training.probe.trial import REST_S, SPELL_S
 
 log = logging.getLogger("graftline")
 
@@ -30,6 +31,8 @@ START_TIMEOUT_S = 600.0
 _MARGIN_S = 10.0
 _LINE_BYTES_MAX = 64 << 20
 _TAIL_BYTES = 2000
+#: How much longer a try takes that rests between its spells, at most.
+_GENTLY = 1 + 2 * REST_S / SPELL_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +58,12 @@ class WarmProber:
         self._running: _Process | None = None
         self._count = 0
 
-    async def probe(self, folder: Path, *, digest: str, may_do_nothing: bool = False) -> Recorded:
+    async def probe(self, folder: Path, *, digest: str, may_do_nothing: bool = False, gently: bool = False) -> Recorded:
         """See `Prober`; `digest` only names the adapter in errors."""
         began = time.monotonic()
         placed = _placed(folder, digest)
         async with self._lock:
-            running, answer = await self._ask(placed)
+            running, answer = await self._ask(placed, gently=gently)
         if away := answer.get("away"):
             raise ProbeAway(f"The probe of {digest} could not run: {away}. It is tried again.")
         if why := answer.get("failed"):
@@ -77,13 +80,13 @@ class WarmProber:
         async with self._lock:
             await self._end()
 
-    async def _ask(self, folder: str) -> tuple[_Process, Mapping[str, Any]]:
+    async def _ask(self, folder: str, *, gently: bool) -> tuple[_Process, Mapping[str, Any]]:
         self._count += 1
-        request = json.dumps({"id": self._count, "folder": folder}).encode() + b"\n"
+        request = json.dumps({"id": self._count, "folder": folder, "gently": gently}).encode() + b"\n"
         for _ in range(2):  # once more if it had just gone to sleep
             running = self._running or await self._start()
             try:
-                async with asyncio.timeout(self._timeout_s + _MARGIN_S):
+                async with asyncio.timeout(self._timeout_s * (_GENTLY if gently else 1) + _MARGIN_S):
                     running.writer.write(request)
                     await running.writer.drain()
                     return running, await self._answer(running)

@@ -22,6 +22,9 @@ _STRAYS_MAX = 1000
 _DEADLINE = "it was still running at its deadline"
 #: What is bound to its processor gets more than this share of one, unless the machine is far too busy for a verdict.
 _STARVED_SHARE = 0.25
+#: Where others are served from the same processors, streams stand still for as long as a try has one: its share is cut
+#: into pieces that nobody notices. A low priority does not do that; beside an engine that spins it got none at all.
+SPELL_S, REST_S = 0.003, 0.009
 #: What goes wrong inside torch, PEFT, safetensors (whose error is a plain Exception of its own) and Python. Anything
 #: else ends the child without a word, which is an answer too.
 _FORESEEN = (
@@ -50,11 +53,18 @@ class Outcome:
     starved: bool = False
 
 
-def attempt(work: Callable[[], bytes], bounds: Bounds, readable: tuple[Path, ...] = (), watch: int = -1) -> Outcome:
+def attempt(
+    work: Callable[[], bytes],
+    bounds: Bounds,
+    readable: tuple[Path, ...] = (),
+    watch: int = -1,
+    *,
+    gently: bool = False,
+) -> Outcome:
     """Run `work` in a child that may read `readable` and nothing else of ours; never raises for what it does.
 
-    When the descriptor `watch` is closed on its other side, nobody wants the answer and the child is killed. Raises
-    CannotFork.
+    When the descriptor `watch` is closed on its other side, nobody wants the answer and the child is killed. `gently`,
+    it works in short spells, and has as much longer until its deadline. Raises CannotFork.
     """
     began = time.monotonic()
     adopt_orphans()
@@ -71,7 +81,8 @@ def attempt(work: Callable[[], bytes], bounds: Bounds, readable: tuple[Path, ...
     os.close(writing)
     ended = os.pidfd_open(child)
     try:
-        data, why = _listen(reading, ended, watch, began + bounds.timeout_s, bounds.answer_bytes_max)
+        until, paced = began + bounds.timeout_s, child if gently else 0
+        data, why = _listen(reading, ended, watch, until, bounds.answer_bytes_max, paced)
     finally:
         os.kill(child, signal.SIGKILL)  # it is ours until it is waited for: its number cannot be another's
         _, status, used = os.wait4(child, 0)
@@ -104,8 +115,9 @@ def _end_strays(before: set[int]) -> None:
                 os.waitpid(stray, 0)
 
 
-def _listen(reading: int, ended: int, watch: int, until: float, bytes_max: int) -> tuple[bytes, str]:
-    """Everything the child wrote until it ended, or why it must be ended."""
+def _listen(reading: int, ended: int, watch: int, until: float, bytes_max: int, paced: int) -> tuple[bytes, str]:
+    """Everything the child wrote until it ended, or why it must be ended. The child `paced`, if not 0, is made to rest
+    between spells of work, which its deadline does not count."""
     data = bytearray()
     waiting = select.poll()
     waiting.register(reading, select.POLLIN)
@@ -116,7 +128,13 @@ def _listen(reading: int, ended: int, watch: int, until: float, bytes_max: int) 
     while left:
         if (rest_s := until - time.monotonic()) <= 0:
             return b"", _DEADLINE
-        for descriptor, _ in waiting.poll(rest_s * 1e3):
+        found = waiting.poll(min(rest_s, SPELL_S if paced else rest_s) * 1e3)
+        if paced and not found:
+            os.kill(paced, signal.SIGSTOP)
+            time.sleep(REST_S)
+            os.kill(paced, signal.SIGCONT)
+            until += REST_S
+        for descriptor, _ in found:
             if descriptor == watch:
                 return b"", "nobody waits for it any more"
             if descriptor == reading and (chunk := os.read(reading, _CHUNK)):

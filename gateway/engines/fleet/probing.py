@@ -14,6 +14,7 @@ from adapters.lifecycle import State
 from adapters.store import Version
 from gateway.engines.fleet.book import WHO
 from gateway.engines.fleet.means import Means
+from gateway.engines.fleet.replica import BEAT_AGE_MAX_S
 
 log = logging.getLogger("graftline.fleet")
 
@@ -57,7 +58,8 @@ class Probing:
             if known is None and prober is not None:
                 folder = await asyncio.to_thread(means.registry.verify, version.name, version.number)
                 may = FORCED_NOOP in version.labels
-                known = await prober.probe(folder, digest=version.digest, may_do_nothing=may)
+                gently = await asyncio.to_thread(self._anybody)
+                known = await prober.probe(folder, digest=version.digest, may_do_nothing=may, gently=gently)
                 await asyncio.to_thread(book.record, version, known)
             if known is not None:
                 await asyncio.to_thread(self._passed, version, known)
@@ -72,6 +74,11 @@ class Probing:
             AdapterError
         ) as error:  # retired meanwhile, or the database is away: its files have nothing to do with it
             log.warning("%s:%d could not be probed: %s", version.name, version.number, error)
+
+    def _anybody(self) -> bool:
+        """Whether anybody is being served, maybe from the processors that a probe takes."""
+        beats = self._means.fleet.beats(self._means.clock() - BEAT_AGE_MAX_S)
+        return any(any(beat.by_replica.values()) for beat in beats)
 
     def _passed(self, version: Version, known: Recorded) -> None:
         self._means.book.mended(version)

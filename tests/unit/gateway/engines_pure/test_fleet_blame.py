@@ -105,7 +105,7 @@ async def test_a_version_that_is_retired_during_its_probe_is_not_called_damaged(
     version = yard.registered("one")
     real = yard.prober.probe
 
-    async def probe(folder: Path, *, digest: str, may_do_nothing: bool = False) -> Recorded:
+    async def probe(folder: Path, *, digest: str, may_do_nothing: bool = False, gently: bool = False) -> Recorded:
         yard.registry.retire("support", 1, who="t", why="")
         return await real(folder, digest=digest)
 
@@ -158,7 +158,7 @@ async def test_an_adapter_that_was_forced_though_it_does_nothing_is_probed_as_on
     asked: dict[str, bool] = {}
     real = yard.prober.probe
 
-    async def probe(folder: Path, *, digest: str, may_do_nothing: bool = False) -> Recorded:
+    async def probe(folder: Path, *, digest: str, may_do_nothing: bool = False, gently: bool = False) -> Recorded:
         asked[digest] = may_do_nothing
         return await real(folder, digest=digest)
 

@@ -132,7 +132,7 @@ class Prober:
         self.refuses: dict[str, Exception] = {}
         self.asked: list[str] = []
 
-    async def probe(self, folder: Path, *, digest: str, may_do_nothing: bool = False) -> Recorded:
+    async def probe(self, folder: Path, *, digest: str, may_do_nothing: bool = False, gently: bool = False) -> Recorded:
         self.asked.append(digest)
         if error := self.refuses.get(digest):
             raise error
