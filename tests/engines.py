@@ -19,13 +19,13 @@ from safetensors.numpy import save_file
 
 from gateway.engines.process import launch
 from training.base import PATH as BASE
+from training.launchers.local import KEEPER
 
 #: The name that the base is served by, here and in `graftline up`.
 MODEL = "tidewell"
 MAX_MODEL_LEN = 1024
 _START_S = 600.0  # a minute on two quiet cores, several when they are shared
 _STOP_S = 20.0
-_KEEPER = Path(launch.__file__).with_name("keeper.py")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def vllm_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEng
     log = folder / "vllm.log"
     ours, theirs = socket.socketpair()  # the keeper kills the engine when our end closes, however we end
     with log.open("wb") as out:
-        argv = [sys.executable, "-I", "-S", str(_KEEPER), str(theirs.fileno()), *plan.argv]
+        argv = [sys.executable, "-I", "-S", str(KEEPER), str(theirs.fileno()), *plan.argv]
         process = subprocess.Popen(argv, env=dict(plan.env), stdout=out, stderr=out, pass_fds=(theirs.fileno(),))
     theirs.close()
     try:

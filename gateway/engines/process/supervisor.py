@@ -24,11 +24,11 @@ import orjson
 
 from gateway.engines.errors import EngineError
 from gateway.engines.process.child import Backoff, Child, ChildFailed, State, Status, log_tail, open_log
-from gateway.engines.process.share import yield_to_others
+from training.launchers.local import KEEPER
+from training.share import yield_to_others
 
 __all__ = ["Backoff", "Child", "ChildFailed", "State", "Status", "Supervisor", "log_tail"]
 
-_KEEPER = Path(__file__).with_name("keeper.py")
 _CHECK_TIMEOUT_S = 5.0
 
 log = logging.getLogger("graftline.supervisor")
@@ -203,7 +203,7 @@ class _Kept:
         ours.setblocking(False)
         self._line = ours
         with theirs, open_log(self.child.log) as output:
-            keeper = (sys.executable, "-I", "-S", str(_KEEPER), str(theirs.fileno()))
+            keeper = (sys.executable, "-I", "-S", str(KEEPER), str(theirs.fileno()))
             self._process = await asyncio.create_subprocess_exec(
                 *(*keeper, *self.child.argv),
                 env=dict(self.child.env),

@@ -1,4 +1,4 @@
-"""How a child shares the processors with its neighbours."""
+"""How a child process shares the processors with its neighbours."""
 
 from __future__ import annotations
 

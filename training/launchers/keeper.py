@@ -1,6 +1,6 @@
-"""Keeps one child: started by the supervisor as `python -I -S keeper.py FD ARGV…`, it lets nothing outlive its parent.
+"""Keeps one child: started by a supervisor as `python -I -S keeper.py FD ARGV…`, it lets nothing outlive its parent.
 
-FD is our end of a socket pair. The child's pid is written to it; when the other end closes, the supervisor is gone,
+FD is our end of a socket pair. The child's pid is written to it; when the other end closes, who started us is gone,
 however it died, and everything that descends from the child is killed. As a subreaper we also inherit orphaned
 grandchildren (vLLM's engine core, HTTP workers), and when the child ends, they end. SIGTERM goes to the child alone.
 Exits as the child did, with 128 + the signal's number for a signal. Standard library only; Linux.
