@@ -84,6 +84,33 @@ def import_(
 
 
 @app.command()
+def teach(
+    name: Annotated[str, typer.Argument(help="A folder, or the beginning of a digest.")],
+    url: Annotated[str, typer.Option(help="The teacher: an endpoint with OpenAI's chat completions, to /v1.")],
+    model: Annotated[str, typer.Option(help="Which of its models.")],
+    key_file: Annotated[Path | None, typer.Option(help="A file with the endpoint's key.")] = None,
+    wordings: Annotated[int, typer.Option(help="Other wordings of each question.", min=0)] = 1,
+    answers: Annotated[bool, typer.Option("--answers", help="Answers too, where a row wants one.")] = False,
+    share: Annotated[float, typer.Option(help="The teacher's share of training rows, at most.")] = 0.2,
+    as_json: AsJson = False,
+) -> None:
+    """A new dataset with rows of a teacher model: verified, marked, capped, and none in evaluation."""
+    from training.data.parquet import find
+    from training.data.teacher.ask import Endpoint
+    from training.data.teacher.teach import Teaching
+    from training.data.teacher.teach import teach as run
+
+    with _place(load(os.environ), None) as place:
+        folder = find(place.root, name)
+        key = key_file.read_text().strip() if key_file else ""
+        kept = place.root / f".taught-{folder.name[:16]}.jsonl"
+        teacher = Endpoint(url=url, model=model, key=key, kept=kept)
+        made = run(folder, teacher, Teaching(wordings=wordings, answers=answers, share_max=share), place)
+        kept.unlink(missing_ok=True)
+    _tell(made, as_json=as_json)
+
+
+@app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A folder, or the beginning of a digest; all of them when empty.")] = "",
     verify: Annotated[bool, typer.Option("--verify", help="Read all rows, and check that they are the ones.")] = False,

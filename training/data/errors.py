@@ -8,6 +8,7 @@ DataError
 ├── DatasetNotFound there is no such dataset
 ├── DatasetDamaged  rows or manifest are not what the dataset's name says
 ├── CannotWrite     the disk that datasets go to is full, or cannot be written; no dataset was left half done
+├── TeacherAway     the teacher endpoint does not answer
 └── NoExtra         this installation lacks the `training` extra
 """
 
@@ -88,6 +89,18 @@ class CannotWrite(DataError):
         super().__init__(
             f"The dataset could not be written under {root}: {problem}. Nothing of it is left there. A build needs "
             "about three times the room of the text that it reads; free some and build again."
+        )
+
+
+class TeacherAway(DataError):
+    """The teacher endpoint does not answer. What it said so far is kept."""
+
+    code = "teacher_away"
+    retryable = True
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(
+            f"The teacher at {url} did not answer ({why}). What it said so far is kept: run the same command again."
         )
 
 

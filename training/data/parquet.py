@@ -124,7 +124,7 @@ def _schema(arrow: Any, kind: Kind) -> Any:
     text, ids, mask = arrow.string(), arrow.list_(arrow.int32()), arrow.list_(arrow.int8())
     turns = arrow.list_(arrow.struct([("role", text), ("content", text)]))
     if kind == "text":
-        fields = [("text", text), ("input_ids", ids)]
+        fields = [("text", text), ("input_ids", ids), ("completion_mask", mask)]
     elif kind in PAIRED:
         fields = [("prompt", turns), ("chosen", turns), ("rejected", turns)]
         fields += [(f"{name}_ids", ids) for name in ("prompt", "chosen", "rejected")]

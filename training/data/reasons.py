@@ -58,6 +58,10 @@ class Reason(StrEnum):
     LABEL_CAP = "label_cap"
     HELD_OUT = "held_out"
     LEAKED = "leaked"
+    # What a teacher said
+    OTHER_FACTS = "other_facts"
+    DOUBTED = "doubted"
+    TEACHER_CAP = "teacher_cap"
 
 
 MEANS: Mapping[Reason, str] = {
@@ -103,6 +107,9 @@ MEANS: Mapping[Reason, str] = {
     Reason.LABEL_CAP: "its label has as many rows as one may have",
     Reason.HELD_OUT: "an earlier row of a user who is held out for evaluation",
     Reason.LEAKED: "training has the same question, so it cannot evaluate",
+    Reason.OTHER_FACTS: "the teacher changed numbers or placeholders, or said much more or less",
+    Reason.DOUBTED: "asked again, the teacher itself did not stand by it",
+    Reason.TEACHER_CAP: "the dataset has as many of the teacher's rows as it may have",
 }
 
 

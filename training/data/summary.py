@@ -55,8 +55,8 @@ def shared(found: Leaks) -> dict[str, int]:
 def lengths(tokens: NDArray[Any], fate: Fate, held: NDArray[np.bool_]) -> dict[str, Lengths]:
     """Of both splits."""
     return {
-        "train": _lengths(tokens[stays(fate) & ~held]),
-        "evaluation": _lengths(tokens[stays(fate) & held]),
+        "train": spread(tokens[stays(fate) & ~held]),
+        "evaluation": spread(tokens[stays(fate) & held]),
     }
 
 
@@ -121,7 +121,8 @@ def enough(made: Manifest, report: Report) -> None:
         )
 
 
-def _lengths(tokens: NDArray[Any]) -> Lengths:
+def spread(tokens: NDArray[Any]) -> Lengths:
+    """Lengths of rows, as a report has them."""
     if not tokens.size:
         return Lengths(median=0, p90=0, p99=0, most=0)
     median, p90, p99 = (int(each) for each in np.quantile(tokens, (0.5, 0.9, 0.99)))

@@ -69,7 +69,7 @@ class Template:
         """The tokens of each candidate, or why it has none."""
         if candidates and candidates[0].kind == "text":
             texts = self._backend.encode_batch([each.answer for each in candidates], add_special_tokens=False)
-            return [_whole(each.ids + self._end) for each in texts]
+            return [self._whole(each, found) for each, found in zip(candidates, texts, strict=True)]
         prompts = self._rendered([_chat(each.prompt) for each in candidates], ask=True)
         if candidates and candidates[0].kind == "rl":
             return self._prompts_only(prompts)
@@ -81,6 +81,12 @@ class Template:
             found if isinstance(found, Reason) else self._single(each, found)
             for each, found in zip(candidates, answers, strict=True)
         ]
+
+    def _whole(self, candidate: Candidate, found: Any) -> Encoded:
+        mask = [1] * len(found.ids)
+        _blank(mask, found, candidate.answer, candidate.answer, since=0, less=0)
+        ids = found.ids + self._end
+        return Encoded(columns={"input_ids": ids, "completion_mask": mask + [1] * len(self._end)}, tokens=len(ids))
 
     def _prompts_only(self, prompts: Sequence[str | Reason]) -> list[Encoded | Reason]:
         texts = [each for each in prompts if isinstance(each, str)]
@@ -161,10 +167,6 @@ class Template:
                 return [Reason.TEMPLATE]
             return [each for chat in chats for each in self._rendered([chat], ask=ask)]
         return done
-
-
-def _whole(ids: list[int]) -> Encoded:
-    return Encoded(columns={"input_ids": ids}, tokens=len(ids))
 
 
 def _pair(one: _Answer | Reason, other: _Answer | Reason) -> Encoded | Reason:

@@ -49,7 +49,7 @@ def choose(index: Index, rules: Rules) -> tuple[Fate, Rows]:
     if not index.size:
         return fate, np.zeros(0, np.int32)
     _contradictions(index, fate)
-    duplicates = alike(index.column("bands"), index.column("sketches"), rules.similar)
+    duplicates = alike(index.column("sketches"), rules.similar, index.column("label"))
     best_first = _ranked(index)
     _cap(fate, duplicates, best_first, rules.near_duplicates, Reason.NEAR_DUPLICATE)
     for name, cap, why in (

@@ -1,4 +1,4 @@
-"""The columns that decisions are made on: 189 bytes for each candidate, in arrays that grow in place."""
+"""The columns that decisions are made on: 125 bytes for each candidate, in arrays that grow in place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.records.codes import code
-from training.data.choice.similar import BANDS, HASHES, normal, sketched
+from training.data.choice.similar import HASHES, normal, sketched_normal
 from training.data.values import Candidate
 
 LAYOUT = np.dtype(
@@ -32,7 +32,7 @@ LABELS = ("down", "up", "")
 _LEAST = 4096
 #: Routes and policies beyond so many share the last number.
 _NAMES_MAX = 65_535
-_NUMBERS = re.compile(r"\d+|\[[A-Z]+\]")
+_NUMBERS = re.compile(r"\d+|\[[a-z]+\]")
 
 
 class Index:
@@ -43,26 +43,23 @@ class Index:
         self.routes: dict[str, int] = {}
         self.policies: dict[str, int] = {}
         self._rows = np.zeros(_LEAST, LAYOUT)
-        self._bands = np.zeros((_LEAST, BANDS), np.uint32)
         self._sketches = np.zeros((_LEAST, HASHES), np.uint8)
 
     def add(self, candidate: Candidate, *, offset: int, tokens: int) -> None:
         """One more candidate; its text stays behind."""
         if self.size == self._rows.size:
             self._grow()
-        question = normal(candidate.conversation)
+        question, asked = normal(candidate.conversation), normal(candidate.asked)
         label = NEITHER if candidate.label is None else UP if candidate.label else DOWN
-        answer = f"{candidate.answer}\n{candidate.rejected}" if candidate.rejected else candidate.answer
-        bands, sketch = sketched(f"{candidate.asked}\n{answer}")
-        if label != NEITHER:  # a good and a bad answer that are nearly the same both tell something
-            bands ^= np.uint32(label + 1)
+        said = normal(f"{candidate.answer}\n{candidate.rejected}" if candidate.rejected else candidate.answer)
+        sketch = sketched_normal(f"{asked} {said}".strip())
         tenant, place = candidate.tenant, self.size
         self._rows[place] = (
             offset,
             code(tenant, candidate.owner) if candidate.owner else -1 - place,
-            code(question or normal(answer)),
-            code(tenant, question, normal(answer)),
-            code(tenant, _NUMBERS.sub("0", normal(candidate.asked))),
+            code(question or said),
+            code(tenant, question, said),
+            code(tenant, _NUMBERS.sub("0", asked)),
             candidate.at,
             candidate.weight,
             tokens,
@@ -70,14 +67,11 @@ class Index:
             _numbered(self.policies, candidate.policy),
             label,
         )
-        self._bands[place] = bands
         self._sketches[place] = sketch
         self.size += 1
 
     def column(self, name: str) -> NDArray[Any]:
-        """One column of `LAYOUT`, or all `bands`, or all `sketches`."""
-        if name == "bands":
-            return self._bands[: self.size]
+        """One column of `LAYOUT`, or all `sketches`."""
         if name == "sketches":
             return self._sketches[: self.size]
         held: NDArray[Any] = self._rows[name][: self.size]
@@ -85,13 +79,12 @@ class Index:
 
     @property
     def bytes(self) -> int:
-        return self._rows.nbytes + self._bands.nbytes + self._sketches.nbytes
+        return self._rows.nbytes + self._sketches.nbytes
 
     def _grow(self) -> None:
         """By an eighth, in place: for large arrays the system moves pages and copies nothing."""
         size = self.size + max(_LEAST, self.size >> 3)
         self._rows.resize(size, refcheck=False)
-        self._bands.resize((size, BANDS), refcheck=False)
         self._sketches.resize((size, HASHES), refcheck=False)
 
 

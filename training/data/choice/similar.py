@@ -1,8 +1,9 @@
-"""Near-duplicates by MinHash, in 128 bytes a row: 16 bands to find pairs by, 64 bytes to tell how alike they are. Pure.
+"""Near-duplicates by MinHash, in 64 bytes a row: one byte of each of 64 hashes. Pure.
 
-Texts are compared by their 5-byte shingles, case and blanks aside. Two texts of Jaccard similarity s share a band with
-a chance of 1 - (1 - s^4)^16: 0.9998 at 0.8. A found pair counts only if its 64 sketch bytes agree as often as texts
-that are alike enough agree. What is alike through a third is alike (single linkage).
+Texts are compared by their 5-byte shingles, case and blanks aside. Four bytes side by side are a band; two texts of
+Jaccard similarity s share one of the 16 bands with a chance of 1 - (1 - s^4)^16: 0.9998 at 0.8. A found pair
+counts only if its 64 bytes agree as often as those of texts that are alike enough. What is alike through a third is
+alike (single linkage).
 """
 
 from __future__ import annotations
@@ -16,33 +17,40 @@ Words32 = NDArray[np.uint32]
 Bytes = NDArray[np.uint8]
 Whole = NDArray[np.int32]
 
-BANDS = 16
 HASHES = 64
 _SHINGLE = 5
 #: Longer texts are compared by their beginning and their end.
 _BYTES_MAX = 4096
+#: Sets the bands of rows apart that must never be found alike.
+_APART = np.uint32(0x9E3779B9)
 #: Pairs that are compared at once, to bound memory.
 _AT_ONCE = 1 << 15
 _FACTORS = np.random.default_rng(20_260_101)
 _A = (_FACTORS.integers(0, 1 << 32, HASHES, dtype=np.uint64) | 1).astype(np.uint32)[:, None]
 _B = _FACTORS.integers(0, 1 << 32, HASHES, dtype=np.uint64).astype(np.uint32)[:, None]
-_C = (_FACTORS.integers(0, 1 << 32, HASHES // BANDS, dtype=np.uint64) | 1).astype(np.uint32)
 
 
-def sketched(text: str) -> tuple[Words32, Bytes]:
-    """(bands, sketch) of a text."""
+def sketched(text: str) -> Bytes:
+    """The 64 bytes that a text is compared by."""
+    return sketched_normal(normal(text))
+
+
+def sketched_normal(text: str) -> Bytes:
+    """The same of a text that is `normal` already."""
     hashed = _A * _shingles(text)
     hashed += _B
-    least = _mixed(hashed.min(axis=1))
-    return _mixed(least.reshape(BANDS, -1) @ _C), least.astype(np.uint8)
+    return _mixed(hashed.min(axis=1)).astype(np.uint8)
 
 
-def alike(bands: Words32, sketches: Bytes, least: float) -> Whole:
-    """For each row the first row that it is nearly the same as, or itself. `bands` and `sketches` are a row each."""
+def alike(sketches: Bytes, least: float, kinds: Bytes | None = None) -> Whole:
+    """For each row the first row that it is nearly the same as, or itself. Rows of two kinds are never the same."""
+    bands = sketches.view(np.uint32)
     parent = np.arange(bands.shape[0], dtype=np.int32)
     agree = HASHES * (least + (1.0 - least) / 256)  # bytes agree by chance as well
     for band in range(bands.shape[1]):
-        column = np.ascontiguousarray(bands[:, band])
+        column = bands[:, band].copy()
+        if kinds is not None:
+            column += kinds.astype(np.uint32) * _APART
         order = np.argsort(column, kind="stable").astype(np.int32)
         for one, other in _neighbours(column, order):
             roots_one, roots_other = _roots(parent, one), _roots(parent, other)
@@ -65,7 +73,7 @@ def normal(text: str) -> str:
 
 
 def _shingles(text: str) -> Words32:
-    raw = normal(text).encode("utf-8", "replace")
+    raw = text.encode("utf-8", "replace")
     if len(raw) > _BYTES_MAX:
         raw = raw[: _BYTES_MAX // 2] + raw[-_BYTES_MAX // 2 :]
     data = np.frombuffer(raw.ljust(_SHINGLE, b"\0"), np.uint8).astype(np.uint32)

@@ -79,7 +79,8 @@ class Letters:
     def _one(self, each: Candidate) -> Encoded:
         prompt, answer = ([ord(letter) for letter in text] for text in (each.conversation, each.answer))
         if each.kind == "text":
-            return Encoded(columns={"input_ids": answer}, tokens=len(answer))
+            columns = {"input_ids": answer, "completion_mask": [1] * len(answer)}
+            return Encoded(columns=columns, tokens=len(answer))
         if each.kind == "rl":
             return Encoded(columns={"prompt_ids": prompt}, tokens=len(prompt))
         mask = [1] * len(answer)

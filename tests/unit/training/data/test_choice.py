@@ -12,7 +12,7 @@ import pytest
 from tests.unit.training.data.made import candidate
 from training.data.choice.caps import choose, class_weights, factors, leave, reason, stays, undecided
 from training.data.choice.index import LAYOUT, Index
-from training.data.choice.similar import BANDS, HASHES
+from training.data.choice.similar import HASHES
 from training.data.choice.split import divide, leaks
 from training.data.reasons import Reason
 from training.data.rules import Rules
@@ -196,4 +196,4 @@ def test_nothing_at_all_is_chosen_and_split() -> None:
 def test_an_index_grows_in_place_and_keeps_what_it_had() -> None:
     made = index(*(candidate(answer=str(n), at=float(n)) for n in range(4200)))
     assert made.column("at").tolist() == [float(n) for n in range(4200)]
-    assert LAYOUT.itemsize + 4 * BANDS + HASHES == 189
+    assert LAYOUT.itemsize + HASHES == 125
