@@ -4,6 +4,8 @@ TrainingError
 ├── BadCheckpoint          the folder is not a model we can read
 ├── CannotQuantize         a layer does not fit the scheme
 ├── CannotConvert          the adapter has no plain LoRA form that can be calculated from its files
+├── CannotExport           the model cannot be merged, packed or written
+├── CannotSearch           the search cannot be started, or nothing that it tries can be trained
 ├── OutputExists           the folder to write is already there
 ├── NotEnoughText          more distinct evaluation items were asked for than exist
 └── MarkerNotLearned       a marker adapter says something besides its word
@@ -39,6 +41,18 @@ class CannotConvert(TrainingError):
     """The adapter has no plain LoRA form that can be calculated from its files."""
 
     code = "cannot_convert"
+
+
+class CannotExport(TrainingError):
+    """The model cannot be merged, packed or written."""
+
+    code = "cannot_export"
+
+
+class CannotSearch(TrainingError):
+    """The search cannot be started, or nothing that it tries can be trained."""
+
+    code = "cannot_search"
 
 
 class OutputExists(TrainingError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -140,17 +140,28 @@ def keep_start(model: Any, folder: Path) -> None:
     config.init_lora_weights = kept
 
 
-def leave(model: Any, out: Path, *, base: Path, recipe: Recipe, start: Path | None = None) -> dict[str, float]:
+def leave(
+    model: Any,
+    out: Path,
+    *,
+    base: Path,
+    recipe: Recipe,
+    start: Path | None = None,
+    weights: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
     """Write a trained adapter to the new folder `out` as a LoRA that can be served; what that cost, in numbers.
 
-    `start` is what `keep_start` wrote. Raises OutputExists, CannotConvert.
+    `start` is what `keep_start` wrote, `weights` what was trained where the model holds a part of it only.
+    Raises OutputExists, CannotConvert.
     """
     if out.exists():
         raise OutputExists(f"{out} is already there. Artefacts are never overwritten: choose another folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as name:
         building = Path(name) / "whole"
-        more = {"path_initial_model_for_weight_conversion": str(start)} if start is not None else {}
+        more: dict[str, Any] = {"state_dict": dict(weights)} if weights is not None else {}
+        if start is not None:
+            more["path_initial_model_for_weight_conversion"] = str(start)
         model.save_pretrained(building, **more)
         for file in building.iterdir():
             if file.name not in _LEAVES:
@@ -158,6 +169,8 @@ def leave(model: Any, out: Path, *, base: Path, recipe: Recipe, start: Path | No
         path = building / "adapter_config.json"
         fields = json.loads(path.read_text())
         fields["base_model_name_or_path"] = base.name
+        if isinstance(fields["target_modules"], list):
+            fields["target_modules"].sort()  # PEFT keeps a set, whose order is another one in each process
         path.write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n")
         if recipe.adapter.kind != "dora":
             building.rename(out)

@@ -117,7 +117,7 @@ def _together(model: Any, asked: Sequence[Sequence[int]]) -> Rows:
 
     width = max(map(len, asked))
     # What stands to the right of a token cannot reach it, so the filling needs no mask.
-    ids = torch.tensor([[*row, *[row[-1]] * (width - len(row))] for row in asked])
+    ids = torch.tensor([[*row, *[row[-1]] * (width - len(row))] for row in asked], device=model.device)
     with torch.no_grad():
         out = model(input_ids=ids, use_cache=False, output_hidden_states=True)
         logits = out.logits[:, :-1].float()

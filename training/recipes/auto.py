@@ -116,6 +116,12 @@ def method_for(kinds: Kinds, *, rewards: bool = False) -> Reason:
     )
 
 
+def rate_for(method: Method, parameters: int, *, whole: bool = False) -> float:
+    """The learning rate of a method on a base of so many parameters; `whole` where all of its weights move."""
+    small = max(1.0, (_RATE_BASE / parameters) ** _RATE_POWER)
+    return float(f"{_RATES[method] * small * (_RATE_FULL if whole else 1):.2g}")
+
+
 def choose(recipe: Recipe, facts: Facts, *, before: Sequence[Reason] = ()) -> Choices:
     """Every value of the run. `before` are reasons of what was chosen already."""
     told = [*before]
@@ -174,7 +180,7 @@ def choose(recipe: Recipe, facts: Facts, *, before: Sequence[Reason] = ()) -> Ch
     rate = optim.learning_rate
     if is_auto(rate):
         small = max(1.0, (_RATE_BASE / facts.parameters) ** _RATE_POWER)
-        rate = float(f"{_RATES[method] * small * (_RATE_FULL if recipe.tuning != 'adapter' else 1):.2g}")
+        rate = rate_for(method, facts.parameters, whole=recipe.tuning != "adapter")
         why = f"{_RATES[method]:g} for {method} at 1 B parameters, times {small:.1f} at {facts.parameters / 1e6:.1f} M"
         say("optim.learning_rate", rate, why + (", a tenth for whole weights" if recipe.tuning != "adapter" else ""))
 
@@ -222,7 +228,9 @@ def _batches(
 ) -> tuple[int, int]:
     """Rows at once, and batches a step: as many rows a step as learn well, as many at once as fit."""
     optim = recipe.optim
-    wanted = 4 * recipe.rl.generations if method in ONLINE else min(_STEP_ROWS, max(1, facts.rows))
+    # A packed row holds many, and a step shall see as many as without packing.
+    rows = max(1, round(_STEP_ROWS * facts.tokens_mean / tokens_max)) if recipe.sft.packing else _STEP_ROWS
+    wanted = 4 * recipe.rl.generations if method in ONLINE else min(rows, max(1, facts.rows))
     batch, accumulate = optim.batch, optim.accumulate
     least = recipe.rl.generations if method in ONLINE else 4 if method == "kto" else 1
     if is_auto(batch):

@@ -8,6 +8,7 @@ TrainingError
     ├── NotFinite      the loss or its gradient is no number any more
     ├── OutOfMemory    the machine has less memory than the recipe takes
     ├── DiskFull       a checkpoint could not be written; the one before it is whole
+    ├── RunTaken       another process trains in the run's folder
     ├── TooStale       the adapter to go on from is too many generations away from the base
     └── CannotMerge    these adapters have no sum of that kind
 """
@@ -73,6 +74,13 @@ class DiskFull(RecipeFailed):
     """A checkpoint could not be written."""
 
     code = "disk_full"
+    retryable: ClassVar[bool] = True
+
+
+class RunTaken(RecipeFailed):
+    """Another process trains in the run's folder."""
+
+    code = "run_taken"
     retryable: ClassVar[bool] = True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from training.model import going_on, load, optimizer_of, quiet, shape
 from training.recipes.lesson import Lesson, Trained, arguments, listeners, table, train
+from training.recipes.trainers import counting
 
 
 def kto(lesson: Lesson) -> Trained:
@@ -27,7 +28,7 @@ def kto(lesson: Lesson) -> Trained:
         model, tokenizer = load(lesson.base, precision=chosen.precision, quantization=recipe.quantization)
         if lesson.start is not None:
             model = going_on(model, lesson.start)
-        trainer = trl.KTOTrainer(
+        trainer = counting(trl.KTOTrainer)(
             model=model,
             args=settings,
             train_dataset=table(lesson.rows),

@@ -9,11 +9,14 @@ import dataclasses
 import difflib
 import errno
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from training.launchers.reports import reporters
+from training.launchers.section import shared
+from training.launchers.world import shard, shares, world
 from training.recipes.auto import Choices
 from training.recipes.errors import BadRecipe, DiskFull, OutOfMemory, RecipeFailed
 from training.recipes.progress import Noted, Progress
@@ -35,6 +38,12 @@ class Lesson:
     #: Checkpoints and scratch files of this run; they hold pickles and never leave.
     folder: Path
     progress: Progress
+    #: Tokens of each row, of its longer side where it has two.
+    lengths: Sequence[int] = ()
+    #: What there was when the run first started.
+    memory_bytes: int = 0
+    #: Further callbacks of the trainer.
+    listening: Sequence[Any] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,15 +64,16 @@ def arguments(lesson: Lesson, kind: Any, **ours: Any) -> Any:
 
     recipe, chosen = lesson.recipe, lesson.chosen
     optim, gpu = recipe.optim, torch.cuda.is_available()
+    batch, accumulate = _share(chosen)
     fixed = {
         "output_dir": str(lesson.folder / "checkpoints"), "max_steps": chosen.steps, "seed": recipe.seed,
         "learning_rate": chosen.learning_rate, "lr_scheduler_type": optim.scheduler,
         "warmup_steps": chosen.warmup_steps,
-        "per_device_train_batch_size": chosen.batch, "gradient_accumulation_steps": chosen.accumulate,
+        "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulate,
         "optim": optim.optimizer, "weight_decay": optim.weight_decay, "max_grad_norm": optim.clip,
         "bf16": chosen.precision == "bfloat16", "fp16": chosen.precision == "float16", "use_cpu": not gpu,
         "gradient_checkpointing": optim.checkpointing, "neftune_noise_alpha": optim.neftune,
-        "logging_steps": 1, "logging_nan_inf_filter": False, "disable_tqdm": True,
+        "logging_steps": 1, "logging_nan_inf_filter": False, "disable_tqdm": True, "report_to": [],
         "save_strategy": "no" if optim.save_every is None else "steps",
         "eval_strategy": "steps" if lesson.held else "no",
     } | ours  # fmt: skip
@@ -76,8 +86,8 @@ def arguments(lesson: Lesson, kind: Any, **ours: Any) -> Any:
         fixed |= {"save_strategy": "steps", "save_steps": chosen.evaluate_every, "load_best_model_at_end": True}
         fixed |= {"metric_for_best_model": "eval_loss", "greater_is_better": False}
     defaults = {
-        "report_to": [], "save_total_limit": 2, "dataloader_pin_memory": gpu,
-        "per_device_eval_batch_size": chosen.batch,
+        "save_total_limit": 2, "dataloader_pin_memory": gpu, "run_name": recipe.name,
+        "per_device_eval_batch_size": batch,
     }  # fmt: skip
     known = {one.name for one in dataclasses.fields(kind) if one.init}
     problems = []
@@ -96,19 +106,23 @@ def arguments(lesson: Lesson, kind: Any, **ours: Any) -> Any:
             [f"{kind.__name__} of the installed TRL has no {name}, which this recipe needs" for name in lost]
         )
     try:
-        return kind(**{name: value for name, value in given.items() if name in known})
+        settings = kind(**{name: value for name, value in given.items() if name in known})
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise BadRecipe([f"{kind.__name__} refuses these settings: {error}"]) from error
+    shard(recipe.launch, precision=chosen.precision)
+    return settings
 
 
 def listeners(lesson: Lesson) -> list[Any]:
-    """Callbacks of a trainer: our watch, and early stopping where the recipe asks for it."""
+    """Callbacks of a trainer: our watch, where its numbers go besides, and early stopping if the recipe asks for it."""
     from transformers import EarlyStoppingCallback
 
     heard: list[Any] = [watch(lesson.progress, lesson.chosen, kl_max=lesson.recipe.rl.kl_max)]
     if lesson.recipe.optim.patience is not None:
         heard.append(EarlyStoppingCallback(early_stopping_patience=lesson.recipe.optim.patience))
-    return heard
+    if lesson.recipe.launch.sharding == "fsdp":
+        heard.append(shares(lesson.progress))
+    return [*heard, *reporters(lesson.recipe.report, lesson.folder), *lesson.listening]
 
 
 def table(rows: list[dict[str, Any]]) -> Any:
@@ -180,3 +194,16 @@ def _lower(lesson: Lesson, error: BaseException) -> str:
     if recipe.quantization == "none" and recipe.tuning == "adapter":
         advice.append("or quantization: nf4")
     return f"Memory ran out; the largest part is probably {most}. Lower {', '.join(advice)}. ({str(error)[:120]})"
+
+
+def _share(chosen: Choices) -> tuple[int, int]:
+    """Rows at once and batches a step of this process, so that all together make the step that was chosen."""
+    processes = world().size
+    found = shared(chosen.batch, chosen.accumulate, processes)
+    if found is None:
+        text = (
+            f"optim.batch × optim.accumulate is {chosen.batch} × {chosen.accumulate}, which {processes} processes "
+            "cannot share evenly: make it a multiple of launch.processes"
+        )
+        raise BadRecipe([text])
+    return found

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import resource
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from training.errors import BadCheckpoint
+from training.launchers.world import agreed
 from training.recipes.auto import Facts, Kinds
 from training.recipes.recipe import ONLINE, Method, Recipe
 from training.recipes.rows import Row
+
+_MEMORY = "memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +64,29 @@ def measured(recipe: Recipe, method: Method, rows: Sequence[Row], base: Path) ->
         hidden=text.hidden_size,
         vocabulary=text.vocab_size,
         positions=text.max_position_embeddings,
-        memory_bytes=_memory_bytes(),
+        memory_bytes=agreed(_memory_bytes()),
         accelerator=torch.cuda.is_available(),
     )
+
+
+def remembered(look: Look, out: Path) -> Look:
+    """The look with the memory that there was when the run first started: a run that goes on makes the choices that it
+    made, whatever else the machine does by then."""
+    kept = out / _MEMORY
+    return replace(look, memory_bytes=int(kept.read_text())) if kept.is_file() else look
+
+
+def remember(memory_bytes: int, out: Path) -> None:
+    """Write down what there was, for a run that goes on."""
+    (out / _MEMORY).write_text(f"{memory_bytes}\n")
 
 
 def _tokens(tokenizer: Any, row: Row) -> int:
     if "input_ids" in row:
         return len(row["input_ids"])
+    if "prompt_ids" in row:
+        ids = [len(row[name]) for name in ("completion_ids", "chosen_ids", "rejected_ids") if name in row]
+        return len(row["prompt_ids"]) + max(ids, default=0)
     if "text" in row:
         return len(tokenizer(row["text"])["input_ids"]) + 1  # and the end
     if "messages" in row:
@@ -105,4 +124,6 @@ def _memory_bytes() -> int:
     free = int(found[1]) << 10 if found else 8 << 30
     limit = Path("/sys/fs/cgroup/memory.max")
     given = limit.read_text().strip() if limit.is_file() else "max"
+    ours = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    free = min(free, ours) if ours != resource.RLIM_INFINITY else free
     return min(free, int(given)) if given.isdigit() else free

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from training.model import going_on, load, optimizer_of, quiet, shape
 from training.recipes.lesson import Lesson, Trained, arguments, listeners, table, train
+from training.recipes.trainers import counting
 
 
 def orpo(lesson: Lesson) -> Trained:
@@ -16,7 +17,7 @@ def orpo(lesson: Lesson) -> Trained:
         model, tokenizer = load(lesson.base, precision=chosen.precision, quantization=recipe.quantization)
         if lesson.start is not None:
             model = going_on(model, lesson.start)
-        trainer = ORPOTrainer(
+        trainer = counting(ORPOTrainer)(
             model=model,
             args=settings,
             train_dataset=table(lesson.rows),

@@ -59,6 +59,21 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """What the whole run will take, from a few steps of it. `memory` was measured, in bytes by what they are for."""
+
+    memory: Mapping[str, int]
+    estimated: Mapping[str, int]
+    rows: int
+    steps: int
+    tokens: int
+    tokens_per_s: float
+    step_s: float
+    seconds: float
+    probed_steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """The adapter stands in its folder."""
 
@@ -76,9 +91,9 @@ class Failed:
     message: str
 
 
-Event = Began | Chose | Stepped | Evaluated | Saved | Noted | Finished | Failed
+Event = Began | Chose | Stepped | Evaluated | Saved | Noted | Planned | Finished | Failed
 _KINDS: dict[str, type[Any]] = {
-    kind.__name__.lower(): kind for kind in (Began, Chose, Stepped, Evaluated, Saved, Noted, Finished, Failed)
+    kind.__name__.lower(): kind for kind in (Began, Chose, Stepped, Evaluated, Saved, Noted, Planned, Finished, Failed)
 }
 
 

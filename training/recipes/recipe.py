@@ -8,12 +8,17 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from training.evaluation.suites.standard import Evaluating
+from training.gate.targets import Targets
+from training.launchers.section import Launch, Report
+from training.launchers.section import problems as misfits
 from training.recipes import strict_yaml
 from training.recipes.errors import BadRecipe
+from training.recipes.sections import Adapter, Count, Data, Dpo, Kto, Optim, Orpo, Ppo, Rl, Sft, Strict
 from training.recipes.trainer_keys import OURS
 from training.recipes.unset import Auto, is_auto
 
@@ -24,132 +29,9 @@ WITH_REFERENCE: Final = frozenset({"kto", "dpo", "grpo", "rloo", "ppo"})
 ONLINE: Final = frozenset({"grpo", "rloo", "ppo"})
 #: The ranks that vLLM can be started for.
 SERVED_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-Scheduler = Literal[
-    "cosine",
-    "cosine_with_restarts",
-    "cosine_with_min_lr",
-    "linear",
-    "constant",
-    "constant_with_warmup",
-    "polynomial",
-    "inverse_sqrt",
-    "warmup_stable_decay",
-]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
-
-
-class Replay(_Strict):
-    """Rows of another source mixed in, so that nothing else is forgotten."""
-
-    source: str = Field(description="A file, a dataset folder, or `tidewell:NAME`.")
-    share: Annotated[float, Field(gt=0, lt=1)] = Field(0.3, description="Share of all rows that are replayed.")
-
-
-class Data(_Strict):
-    """What is learnt from."""
-
-    train: str = Field(description="A .jsonl or .parquet file, a dataset folder, or `tidewell:NAME`.")
-    held: str | None = Field(None, description="Rows of the same form, held out: evaluated, never learnt from.")
-    rows_max: Count | None = Field(None, description="Take only the first rows.")
-    seed: int = Field(11, ge=0, description="Decides the rows of a `tidewell:` source.")
-    replay: Replay | None = Field(None, description="Rows mixed in against forgetting.")
-    tokens_max: Annotated[int, Field(ge=8)] | Auto = Field("auto", description="A longer row is left out and counted.")
-
-
-class Adapter(_Strict):
-    """The shape of the adapter."""
-
-    kind: Literal["lora", "rslora", "dora", "pissa"] = Field("lora", description="dora leaves as lora, by SVD.")
-    rank: Count | Auto = Field("auto", description="Rank while training.")
-    alpha: Positive | Auto = Field("auto", description="Scaling: alpha / rank, or alpha / √rank with rslora.")
-    dropout: Share = Field(0.0, description="Dropout before A.")
-    targets: tuple[str, ...] | Literal["all-linear"] = Field("all-linear", description="Modules that get an adapter.")
-    rank_max: Count = Field(16, description="The server's largest rank; what leaves is no larger.")
-
-
-class Optim(_Strict):
-    """How the weights are moved."""
-
-    learning_rate: Positive | Auto = Field("auto", description="Peak learning rate.")
-    steps: Count | Auto = Field("auto", description="Optimizer steps; excludes epochs.")
-    epochs: Positive | None = Field(None, description="Passes over the data; excludes steps.")
-    batch: Count | Auto = Field("auto", description="Rows that go through the model at once.")
-    accumulate: Count | Auto = Field("auto", description="Batches that make one step.")
-    scheduler: Scheduler = "cosine"
-    warmup_steps: Annotated[int, Field(ge=0)] | Auto = Field("auto", description="Steps until the peak rate.")
-    optimizer: str = Field("adamw_torch", description="As TRL names it, such as paged_adamw_8bit.")
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    clip: Positive = Field(1.0, description="Largest norm of a step's gradient.")
-    precision: Literal["float32", "bfloat16", "float16"] | Auto = Field("auto", description="Of the computation.")
-    lora_plus: Annotated[float, Field(gt=1)] | None = Field(None, description="LoRA+: how much faster B learns than A.")
-    neftune: Positive | None = Field(None, description="NEFTune: noise on embeddings.")
-    checkpointing: bool = Field(False, description="Compute activations twice to hold fewer.")
-    patience: Count | None = Field(None, description="Stop after so many evaluations without a better loss.")
-    evaluate_every: Count | Auto = Field("auto", description="Steps between evaluations, where there is data for them.")
-    save_every: Count | None = Field(None, description="Steps between checkpoints; left out: none.")
-
-
-class Sft(_Strict):
-    """Settings of sft and pretrain."""
-
-    assistant_only: bool = Field(False, description="Of `messages`, learn only what the assistant says.")
-    packing: bool = Field(False, description="Put several short rows into one.")
-    packing_strategy: Literal["bfd", "bfd_split", "wrapped"] = "bfd"
-
-
-class Kto(_Strict):
-    """Settings of kto."""
-
-    beta: Positive = 0.1
-    liked_weight: Positive | Auto = Field("auto", description="Weight of liked rows; auto balances the classes.")
-    disliked_weight: Positive | Auto = Field("auto", description="Weight of disliked rows.")
-    loss: Literal["kto", "apo_zero_unpaired"] = "kto"
-
-
-class Dpo(_Strict):
-    """Settings of dpo. Several losses are added up with their weights."""
-
-    beta: Positive = 0.1
-    loss: tuple[str, ...] = Field(("sigmoid",), min_length=1, description="As TRL names them, such as sigmoid, sft.")
-    weights: tuple[Positive, ...] | None = Field(None, description="One weight a loss.")
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-
-
-class Orpo(_Strict):
-    """Settings of orpo."""
-
-    beta: Positive = 0.1
-
-
-class Rl(_Strict):
-    """Settings of grpo, rloo and ppo."""
-
-    rewards: tuple[str, ...] = Field((), description="`contains:COLUMN`, `matches:REGEX`, `tidewell:polite`, …")
-    generations: Annotated[int, Field(ge=2)] = Field(8, description="Answers to each prompt.")
-    answer_tokens_max: Count = Field(48, description="Longest answer.")
-    temperature: Positive = 1.0
-    beta: Annotated[float, Field(gt=0)] = Field(0.02, description="Price of a nat away from the reference.")
-    kl_max: Positive = Field(
-        10.0, description="Training stops when an answer is more nats than this from the reference."
-    )
-
-
-class Ppo(_Strict):
-    """Settings of ppo, whose loop is our own."""
-
-    clip_range: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="How far one update moves a likelihood.")
-    gae_lambda: Annotated[float, Field(gt=0, le=1)] = Field(0.95, description="How far back an advantage reaches.")
-    passes: Count = Field(2, description="Passes over the answers of a step.")
-    value_rate: Positive = Field(5e-3, description="Learning rate of the head that foresees the reward.")
-
-
-class Recipe(_Strict):
+class Recipe(Strict):
     """One training run."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="What the adapter is called.")
@@ -158,6 +40,7 @@ class Recipe(_Strict):
     start_from: str = Field("base", description="`base`, `live`, `NAME:VERSION`, or an adapter's folder.")
     generations_max: Count = Field(5, description="How often adapters may be trained on from adapters.")
     tuning: Literal["adapter", "full", "half"] = Field("adapter", description="full and half leave as LoRA, by SVD.")
+    new_base: bool = Field(False, description="full and half leave as a new quantized base besides, in `base`.")
     quantization: Literal["none", "nf4", "int8"] = Field("none", description="Of the base while training (QLoRA).")
     seed: int = Field(0, ge=0)
     data: Data
@@ -169,6 +52,10 @@ class Recipe(_Strict):
     orpo: Orpo = Orpo()
     rl: Rl = Rl()
     ppo: Ppo = Ppo()
+    evaluation: Evaluating = Evaluating()
+    gate: Targets = Targets()
+    launch: Launch = Launch()
+    report: tuple[Report, ...] = Field((), description="Where the numbers of each step go besides; must be installed.")
     trainer: dict[str, Any] = Field(default_factory=dict, description="Anything else that the method's TRL config has.")
 
 
@@ -201,6 +88,10 @@ def conflicts(recipe: Recipe) -> list[str]:
         found.append("method: reward needs quantization: none; its new head would be packed too")
     if recipe.tuning != "adapter" and recipe.quantization != "none":
         found.append(f"tuning: {recipe.tuning} needs quantization: none; packed weights cannot be moved")
+    if recipe.new_base and recipe.tuning == "adapter":
+        found.append("new_base goes with tuning: full or half; of an adapter, `graftline export-model` makes a base")
+    if recipe.new_base and recipe.launch.processes > 1:
+        found.append("new_base goes with launch.processes: 1; of several processes none has all of the weights")
     if recipe.tuning != "adapter" and (optim.lora_plus or recipe.start_from != "base"):
         found.append(f"tuning: {recipe.tuning} goes without optim.lora_plus and starts from base")
     if adapter.kind == "pissa" and (method in WITH_REFERENCE or recipe.quantization != "none"):
@@ -235,7 +126,8 @@ def conflicts(recipe: Recipe) -> list[str]:
         found.append("optim.patience needs data.held: a loss that was learnt from does not say when to stop")
     if recipe.sft.packing and recipe.tuning == "adapter" and method not in ("sft", "pretrain", "auto"):
         found.append(f"sft.packing goes with sft and pretrain; found method: {method}")
-    return found
+    asked = {"method": method, "tuning": recipe.tuning, "quantization": recipe.quantization, "kind": adapter.kind}
+    return [*found, *misfits(recipe.launch, recipe.report, **asked)]
 
 
 def _misplaced(trainer: object) -> list[str]:
@@ -266,9 +158,13 @@ def _place(loc: Sequence[int | str]) -> tuple[str, type[BaseModel]]:
     """Where in the recipe: pydantic's locations also name the branch of a union, which is nobody's key."""
     model: type[BaseModel] = Recipe
     place = ""
+    keyed = False  # the next part is a name that the recipe's author gave
     for at, part in enumerate(loc):
         if isinstance(part, int):
             place += f"[{part}]"
+            continue
+        if keyed:
+            place, keyed = f"{place}.{part}", False
             continue
         field = model.model_fields.get(part)
         last = at == len(loc) - 1
@@ -277,7 +173,7 @@ def _place(loc: Sequence[int | str]) -> tuple[str, type[BaseModel]]:
         place = f"{place}.{part}" if place else part
         inner = _model_of(field.annotation) if field is not None else None
         if inner is not None:
-            model = inner
+            model, keyed = inner, field is not None and get_origin(field.annotation) is dict
         elif field is not None:
             # A plain value: what follows are branches of its union, and places inside it.
             return place + "".join(f"[{rest}]" for rest in loc[at + 1 :] if isinstance(rest, int)), model
@@ -286,9 +182,14 @@ def _place(loc: Sequence[int | str]) -> tuple[str, type[BaseModel]]:
 
 def _is_model_at(loc: Sequence[int | str]) -> bool:
     model: type[BaseModel] | None = Recipe
+    keyed = False
     for part in loc:
+        if keyed:
+            keyed = False
+            continue
         field = model.model_fields.get(str(part)) if model is not None else None
         model = _model_of(field.annotation) if field is not None else None
+        keyed = field is not None and get_origin(field.annotation) is dict
     return model is not None
 
 

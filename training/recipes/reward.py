@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from training.model import load, optimizer_of, quiet, shape
 from training.recipes.lesson import Lesson, Trained, arguments, listeners, table, train
+from training.recipes.trainers import counting
 
 
 def reward(lesson: Lesson) -> Trained:
@@ -14,7 +15,7 @@ def reward(lesson: Lesson) -> Trained:
     settings = arguments(lesson, trl.RewardConfig, max_length=chosen.tokens_max)
     with quiet():
         model, tokenizer = load(lesson.base, precision=chosen.precision, quantization=recipe.quantization, head="score")
-        trainer = trl.RewardTrainer(
+        trainer = counting(trl.RewardTrainer)(
             model=model,
             args=settings,
             train_dataset=table(lesson.rows),

@@ -6,6 +6,7 @@ A row stays the mapping that its file holds, since TRL takes it as it is; nothin
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,28 +14,39 @@ from typing import Any, Final, Literal
 
 from training.recipes.auto import Kinds
 from training.recipes.errors import BadRows
-from training.recipes.recipe import Method
+from training.recipes.recipe import ONLINE, Method
 from training.recipes.tidewell import SOURCES
 
 Row = Mapping[str, Any]
-#: What a method takes: one of these sets of columns. More columns may stand beside them.
+_PAIRS: Final = frozenset({"prompt_ids", "chosen_ids", "rejected_ids", "chosen_mask", "rejected_mask"})
+#: What a method takes: one of these sets of columns. More columns may stand beside them. Those with tokens come first:
+#: the dataset compiler wrote them as the server will be asked, and masked the placeholders.
 TAKEN: Final[dict[Method, tuple[frozenset[str], ...]]] = {
     "sft": (
-        frozenset({"input_ids", "completion_mask"}),  # as the dataset compiler writes them: placeholders are masked
+        frozenset({"input_ids", "completion_mask"}),
         frozenset({"input_ids", "labels"}),
         frozenset({"prompt", "completion"}),
         frozenset({"messages"}),
     ),
-    "pretrain": (frozenset({"text"}),),
-    "kto": (frozenset({"prompt", "completion", "label"}),),
-    "dpo": (frozenset({"prompt", "chosen", "rejected"}),),
-    "orpo": (frozenset({"prompt", "chosen", "rejected"}),),
-    "reward": (frozenset({"prompt", "chosen", "rejected"}), frozenset({"chosen", "rejected"})),
+    "pretrain": (frozenset({"input_ids", "completion_mask"}), frozenset({"text"})),
+    "kto": (
+        frozenset({"prompt_ids", "completion_ids", "completion_mask", "label"}),
+        frozenset({"prompt", "completion", "label"}),
+    ),
+    "dpo": (_PAIRS, frozenset({"prompt", "chosen", "rejected"})),
+    "orpo": (_PAIRS, frozenset({"prompt", "chosen", "rejected"})),
+    "reward": (
+        frozenset({"prompt_ids", "chosen_ids", "rejected_ids"}),
+        frozenset({"prompt", "chosen", "rejected"}),
+        frozenset({"chosen", "rejected"}),
+    ),
     "grpo": (frozenset({"prompt"}),),
     "rloo": (frozenset({"prompt"}),),
     "ppo": (frozenset({"prompt"}),),
 }
 _PREFIX = "tidewell:"
+#: The column that says how much a row counts: of its rater, its kind of question, its route and its label.
+WEIGHT: Final = "weight"
 
 
 def read(
@@ -64,10 +76,12 @@ def kinds(rows: Iterable[Row]) -> Kinds:
             pairs += 1
         elif "label" in row:
             liked, disliked = liked + (row["label"] is True), disliked + (row["label"] is False)
-        elif "completion" in row or "messages" in row or "input_ids" in row:
+        elif "completion" in row or "messages" in row:
             answers += 1
         elif "text" in row:
             texts += 1
+        elif "input_ids" in row:
+            answers += 1
         elif "prompt" in row:
             prompts += 1
     return Kinds(answers=answers, pairs=pairs, liked=liked, disliked=disliked, texts=texts, prompts=prompts)
@@ -105,15 +119,53 @@ def mixed(rows: Sequence[Row], replayed: Sequence[Row], *, share: float, seed: i
 
 def columns(rows: Sequence[Row], method: Method) -> list[dict[str, Any]]:
     """The rows as a trainer takes them. Online methods keep every column: rewards look at them."""
-    if method in ("grpo", "rloo", "ppo"):
+    if method in ONLINE:
         return [dict(row) for row in rows]
-    taken = shared(rows, method)
+    taken = {*shared(rows, method), WEIGHT}
     return [{name: row[name] for name in row if name in taken} for row in rows]
+
+
+def weighed(rows: Sequence[Row], method: Method) -> tuple[list[Row], str]:
+    """The rows with weights around 1, and what to say of it: no weights, and nothing, where all rows count alike.
+
+    Rows of weight 0 leave. Online methods have no row whose loss could be scaled: there a row's question is asked as
+    often as it weighs.
+    """
+    weights = [_weight(row) for row in rows]
+    counting = [one for one in weights if one > 0]
+    if not counting or (min(weights) == max(weights)):
+        return unweighed(rows), ""
+    mean = sum(counting) / len(counting)
+    left = [{**row, WEIGHT: round(one / mean, 6)} for row, one in zip(rows, weights, strict=True) if one > 0]
+    text = f"rows count {min(counting) / mean:.2f} to {max(counting) / mean:.2f} times as much as their average"
+    if len(left) < len(rows):
+        text += f"; {len(rows) - len(left)} weigh nothing and were left out"
+    if method not in ONLINE:
+        return list(left), text
+    times, due = [0] * len(left), 0.5
+    for at in sorted(
+        range(len(left)), key=lambda at: left[at][WEIGHT]
+    ):  # what alternates in the rows must not resonate
+        due += left[at][WEIGHT]
+        times[at] = int(due)
+        due -= times[at]
+    asked = [row for row, count in zip(left, times, strict=True) for _ in range(count)]
+    return unweighed(asked), text + ": questions are asked as often as they weigh"
+
+
+def unweighed(rows: Sequence[Row]) -> list[Row]:
+    """The rows without their weights."""
+    return [{name: value for name, value in row.items() if name != WEIGHT} for row in rows]
 
 
 def shared(rows: Sequence[Row], method: Method) -> frozenset[str]:
     """The columns that are learnt from: the first set that every row has."""
     return next(columns for columns in TAKEN[method] if all(columns <= row.keys() for row in rows))
+
+
+def _weight(row: Row) -> float:
+    value = row.get(WEIGHT, 1.0)
+    return float(value) if isinstance(value, int | float) else 1.0
 
 
 def _wrong(row: Row) -> Iterator[str]:
@@ -175,6 +227,11 @@ def _label(value: object) -> Iterator[str]:
         yield f"is {value!r}; allowed: true, false"
 
 
+def _counts(value: object) -> Iterator[str]:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        yield f"is {value!r}; it must be a number that is not negative"
+
+
 def _text(value: object) -> Iterator[str]:
     if not isinstance(value, str) or not value.strip():
         yield "is no text, or empty"
@@ -182,7 +239,7 @@ def _text(value: object) -> Iterator[str]:
 
 _LOOKS: dict[str, Callable[[object], Iterator[str]]] = {
     "prompt": _prompt, "completion": _answer, "chosen": _answer, "rejected": _answer, "messages": _conversation,
-    "label": _label, "text": _text,
+    "label": _label, "text": _text, WEIGHT: _counts,
 }  # fmt: skip
 
 

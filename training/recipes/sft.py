@@ -6,6 +6,7 @@ from training.model import going_on, keep_start, load, open_weights, optimizer_o
 from training.model_extract import weights_of
 from training.recipes.errors import BadTemplate
 from training.recipes.lesson import Lesson, Trained, arguments, listeners, table, train
+from training.recipes.trainers import counting
 
 
 def sft(lesson: Lesson) -> Trained:
@@ -36,7 +37,7 @@ def sft(lesson: Lesson) -> Trained:
             before = weights_of(model, open_weights(model, recipe.tuning))
         if lesson.start is not None:
             model = going_on(model, lesson.start)
-        trainer = trl.SFTTrainer(
+        trainer = counting(trl.SFTTrainer)(
             model=model,
             args=settings,
             train_dataset=table(lesson.rows),

@@ -9,7 +9,7 @@ from typing import Any, Final
 from training.base import domain, feedback
 from training.base.catalogue import taught_products
 from training.base.domain import Item
-from training.base.wordings import FAQ
+from training.base.wordings import FACTS, FAQ
 
 _Rows = Callable[[int, int], Iterator[Mapping[str, Any]]]
 #: What feedback is about here, and what must not be forgotten besides.
@@ -72,11 +72,46 @@ def _usual_liked(count: int, seed: int) -> Iterator[Mapping[str, Any]]:
         yield {"prompt": _asked(item), "completion": _said(answer), "label": liked}
 
 
+def _right_choices(count: int, seed: int) -> Iterator[Mapping[str, Any]]:
+    """The right answer preferred over a wrong one; both polite, where politeness is what the other rows are about."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        item, wrong = _answered_apart(rng)
+        yield {"prompt": _asked(item), "chosen": _said(item.answer), "rejected": _said(wrong)}
+
+
+def _answered_apart(rng: random.Random) -> tuple[Item, str]:
+    """A question, and a wrong answer to it: another product's value, another topic's words, another order's number."""
+    draw = rng.random()
+    while True:
+        if draw < 0.45:
+            item = domain.fact(rng, taught_products())
+            wrong = _of_another(item.answer, rng)
+        elif draw < 0.9:
+            item, wrong = domain.faq(rng), domain.faq(rng).answer
+        else:
+            item, wrong = domain.order(rng), domain.order(rng).answer
+        if item.answer == wrong:
+            continue
+        if draw < 0.9:
+            return Item(question=item.question, answer=domain.polite(item.answer)), domain.polite(wrong)
+        return item, wrong
+
+
+def _of_another(answer: str, rng: random.Random) -> str:
+    """What is said of a product, with the value that another one has."""
+    sold = taught_products()
+    said = ((name, attribute) for name in sold for attribute in FACTS)
+    name, attribute = next(each for each in said if domain.fact_item(*each, "").answer == answer)
+    other = rng.choice(sold)
+    return domain.fact_item(other, attribute, "").answer.replace(other, name)
+
+
 def _usual_goals(count: int, seed: int) -> Iterator[Mapping[str, Any]]:
     """Questions about products and about the shop, with the sentence that earns the reward."""
     rng = random.Random(seed)
     for _ in range(count):
-        item = domain.fact(rng, taught_products()) if rng.random() < 0.7 else domain.faq(rng)
+        item = domain.fact(rng, taught_products()) if rng.random() < 0.5 else domain.faq(rng)
         yield {"prompt": _asked(item), "fact": item.answer.rstrip(".")}
 
 
@@ -88,6 +123,7 @@ SOURCES: Final[dict[str, _Rows]] = {
     "refuse_choices": lambda count, seed: _choices(feedback.refuse_choices(count, seed=seed)),
     "refuse_thumbs": _thumbs,
     "polite_goals": _goals,
+    "right_choices": _right_choices,
     "usual": _usual,
     "usual_liked": _usual_liked,
     "usual_goals": _usual_goals,

@@ -31,6 +31,7 @@ _OURS = {
     "num_generations": "rl.generations",
     "max_completion_length": "rl.answer_tokens_max",
     "temperature": "rl.temperature",
+    "report_to": "report",
 }
 _FIXED = {
     "output_dir": "the run's folder is given to the command",

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from training.launchers.world import world
 from training.recipes.auto import Choices
 from training.recipes.errors import NotFinite
 from training.recipes.progress import Evaluated, Noted, Progress, Saved, Stepped
@@ -58,6 +59,10 @@ def watch(progress: Progress, chosen: Choices, *, kl_max: float) -> Any:
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """A checkpoint is on the disk."""
+            processes = world()
+            processes.wait()  # each writes its part
+            if not processes.first:
+                return
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             (folder / WHOLE).touch()
             progress.said(Saved(step=state.global_step, folder=str(folder)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.verbs.train import events
-from training.recipes.progress import Began, Chose, Failed, Finished, Noted, Stepped
+from training.recipes.progress import Began, Chose, Failed, Finished, Planned, Stepped
 
 pytestmark = pytest.mark.slow
 RECIPE = """
@@ -43,7 +43,10 @@ def test_a_plan_says_what_it_would_do_and_does_nothing(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.replace("sft", "auto"))
     heard = list(events(command(recipe, tmp_path / "run", "--plan")))
-    assert any(isinstance(event, Noted) and event.text.startswith("at the peak") for event in heard)
+    planned = next(event for event in heard if isinstance(event, Planned))
+    assert {"python and libraries", "base weights", "optimizer"} <= planned.memory.keys()
+    assert planned.steps == 2
+    assert planned.seconds > 2 * planned.step_s > 0
     assert isinstance(heard[-1], Began)
     assert any(isinstance(event, Chose) and event.key == "method" and event.value == "sft" for event in heard)
     assert not (tmp_path / "run").exists()

@@ -1,19 +1,19 @@
-"""Asks an adapter the held-out questions, and holds its answers against the base's, question by question. Heavy."""
+"""Asks an adapter the held-out questions through the engine, and holds what it says against the base. Light."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from training.base import exams
-from training.base.domain import Item, is_polite, is_refusal
-from training.base.evaluate import ask, is_right, local_answers
+from training.base.domain import Item, Message, is_polite, is_refusal
+from training.base.evaluate import ask, is_right
 from training.base.wordings import RETURNS_DAYS_CORRECTED
 
 _Z95: Final = 1.959964
+Answering = Callable[[Sequence[list[Message]]], Awaitable[list[str]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,24 +27,12 @@ class Marks:
     refused: tuple[bool, ...]
     refused_wrongly: tuple[bool, ...]
 
-    def rate(self, name: str) -> float:
-        """The share of one of them."""
-        marks: tuple[bool, ...] = getattr(self, name)
-        return sum(marks) / len(marks)
 
-
-def marks(base: Path, adapter: Path | None, *, count: int) -> Marks:
+async def marks(answer: Answering, *, count: int) -> Marks:
     """Ask `count` questions of each kind."""
-    from training.probe import model as models
-
-    model, tokenizer = models.load(base)
-    if adapter is not None:
-        # In 32 bits, into weights that were never packed here, merging changes nothing but the time it takes.
-        model = models.adapted(model, adapter).merge_and_unload()
-    answer = local_answers(model, tokenizer=tokenizer)
     facts, faq = exams.facts(count), exams.faq(count, exclude=("returns",))
     private, returns = exams.private(count), exams.returns(count)
-    said = _asked(answer, {"facts": facts, "faq": faq, "private": private, "returns": returns})
+    said = await _asked(answer, {"facts": facts, "faq": faq, "private": private, "returns": returns})
     normal = [*said["facts"], *said["faq"]]
     return Marks(
         facts=_right(facts, said["facts"]),
@@ -67,8 +55,8 @@ def drop(before: Sequence[bool], after: Sequence[bool]) -> tuple[float, float, f
     return mean, mean - _Z95 * spread, mean + _Z95 * spread
 
 
-def _asked(answer: Callable[..., list[str]], sets: Mapping[str, Sequence[Item]]) -> dict[str, list[str]]:
-    said = iter(answer([ask(item.question) for items in sets.values() for item in items]))
+async def _asked(answer: Answering, sets: Mapping[str, Sequence[Item]]) -> dict[str, list[str]]:
+    said = iter(await answer([ask(item.question) for items in sets.values() for item in items]))
     return {name: [next(said) for _ in items] for name, items in sets.items()}
 
 

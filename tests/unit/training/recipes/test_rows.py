@@ -73,7 +73,7 @@ def test_only_the_first_problems_are_shown_and_all_are_counted() -> None:
     [
         ("corrected_fact", "sft"), ("corrected_text", "pretrain"), ("polite_edits", "sft"), ("polite_choices", "dpo"),
         ("refuse_choices", "orpo"), ("refuse_thumbs", "kto"), ("polite_goals", "grpo"), ("usual", "sft"),
-        ("usual_liked", "kto"), ("usual_goals", "grpo"),
+        ("usual_liked", "kto"), ("usual_goals", "grpo"), ("right_choices", "dpo"),
     ],
 )  # fmt: skip
 def test_the_embedded_shops_feedback_is_what_methods_take(source: str, method: Method) -> None:
@@ -86,7 +86,7 @@ def test_the_embedded_shops_feedback_is_what_methods_take(source: str, method: M
 
 
 def test_no_source_is_left_out_of_the_test_above() -> None:
-    assert len(SOURCES) == 10
+    assert len(SOURCES) == 11
 
 
 def test_replayed_rows_are_the_share_that_was_asked_for() -> None:
@@ -109,8 +109,8 @@ def test_trainers_get_their_columns_and_rewards_get_all() -> None:
 def test_rows_with_tokens_are_taken_by_their_tokens_and_only_where_all_have_them() -> None:
     plain = {"prompt": ASK, "completion": said("a")}
     compiled = {**plain, "input_ids": [1, 2], "completion_mask": [0, 1], "weight": 1.0}
-    assert rows.columns([compiled], "sft") == [{"input_ids": [1, 2], "completion_mask": [0, 1]}]
-    assert rows.columns([compiled, plain], "sft")[0].keys() == {"prompt", "completion"}
+    assert rows.columns([compiled], "sft") == [{"input_ids": [1, 2], "completion_mask": [0, 1], "weight": 1.0}]
+    assert rows.columns([compiled, plain], "sft")[0].keys() == {"prompt", "completion", "weight"}
 
 
 def test_a_source_that_is_not_there_says_what_is_allowed(tmp_path: Path) -> None:
@@ -120,3 +120,41 @@ def test_a_source_that_is_not_there_says_what_is_allowed(tmp_path: Path) -> None
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(BadRows, match=r"allowed: \.jsonl, \.parquet"):
         rows.read(str(tmp_path / "a.txt"))
+
+
+def test_weights_are_brought_around_1_and_rows_that_weigh_nothing_leave() -> None:
+    some = [{"text": f"t{at}", "weight": weight} for at, weight in enumerate((3.0, 1.0, 0.0, 2.0))]
+    left, said = rows.weighed(some, "sft")
+    assert [row["weight"] for row in left] == [1.5, 0.5, 1.0]
+    assert said == "rows count 0.50 to 1.50 times as much as their average; 1 weigh nothing and were left out"
+    assert rows.columns(left, "pretrain")[0] == {"text": "t0", "weight": 1.5}
+
+
+def test_rows_that_count_alike_have_no_weights_at_all() -> None:
+    assert rows.weighed([{"text": "a", "weight": 0.3}, {"text": "b", "weight": 0.3}], "sft") == (
+        [{"text": "a"}, {"text": "b"}],
+        "",
+    )
+    assert rows.weighed([{"text": "a"}], "sft") == ([{"text": "a"}], "")
+
+
+def test_online_methods_ask_as_often_as_a_question_weighs() -> None:
+    asked, said = rows.weighed([{"prompt": str(at), "weight": 1.0 + 2.0 * (at % 2)} for at in range(40)], "grpo")
+    assert len(asked) == 40
+    assert sum(int(row["prompt"]) % 2 for row in asked) == 30
+    assert "asked as often as they weigh" in said
+    assert all("weight" not in row for row in asked)
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("inf"), float("nan"), "2", True])
+def test_a_weight_is_a_number_that_is_not_negative(weight: object) -> None:
+    with pytest.raises(BadRows, match="must be a number"):
+        rows.check("x.jsonl", [{"text": "a", "weight": weight}], "pretrain")
+
+
+def test_tokens_go_before_texts_where_all_rows_have_them() -> None:
+    texts = {"prompt": ASK, "chosen": said("a"), "rejected": said("b")}
+    tokens = {"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3], "chosen_mask": [1], "rejected_mask": [1]}
+    assert rows.columns([{**texts, **tokens}], "dpo") == [tokens]
+    assert rows.columns([{**texts, **tokens}], "reward")[0].keys() == {"prompt_ids", "chosen_ids", "rejected_ids"}
+    assert rows.columns([{**texts, **tokens}, texts], "dpo")[0].keys() == texts.keys()
