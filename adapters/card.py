@@ -12,12 +12,21 @@ from adapters.values import Evidence, Version
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 _PLACEHOLDER = "PATH-OF-THE-BASE"
+_WORD = re.compile(r"[a-z][a-z0-9_]{0,19}")
+#: Numbers of a training that a card shows, in this order.
+_NUMBERS = (
+    "steps", "loss_first", "loss_last", "eval_loss", "reward_first", "reward_last", "kl_last", "effect", "parity_mean",
+    "parity_p99", "parity_most",
+)  # fmt: skip
 
 
 def card(version: Version, evidence: Sequence[Evidence], config: Mapping[str, Any]) -> str:
     """README.md in the hub's form. Text from strangers is quoted: none of it becomes markup or a header field."""
     base = base_model(version, config)
-    return "\n".join([*_front(version, base), *_about(version, base), *_seen(evidence), *_use(version, base), ""])
+    trained = next((seen.body for seen in reversed(evidence) if seen.kind == "training"), {})
+    judged = next((seen for seen in reversed(evidence) if seen.kind == "gate"), None)
+    told = [*_trained(trained), *_judged(judged), *_seen(evidence), *_use(version, base)]
+    return "\n".join([*_front(version, base, trained), *_about(version, base), *told, ""])
 
 
 def base_model(version: Version, config: Mapping[str, Any]) -> str:
@@ -28,8 +37,10 @@ def base_model(version: Version, config: Mapping[str, Any]) -> str:
     return ""
 
 
-def _front(version: Version, base: str) -> list[str]:
-    tags = ["lora", "peft", "graftline", *([f"base_model:adapter:{base}"] if base else [])]
+def _front(version: Version, base: str, trained: Mapping[str, Any]) -> list[str]:
+    method = trained.get("method")
+    methods = [*(["trl"] if method != "ppo" else []), method] if _is_word(method) else []
+    tags = ["lora", "peft", "graftline", *methods, *([f"base_model:adapter:{base}"] if base else [])]
     fields = {"library_name": "peft", **({"base_model": base} if base else {}), "tags": tags}
     return ["---", *(f"{name}: {json.dumps(value)}" for name, value in fields.items()), "---", ""]
 
@@ -66,6 +77,75 @@ def _about(version: Version, base: str) -> list[str]:
             else []
         ),
     ]
+
+
+def _trained(told: Mapping[str, Any]) -> list[str]:
+    """What it was made from and how that went, where our own training made it."""
+    if not told:
+        return []
+    chosen, curves = _map(told.get("chosen")), _map(told.get("curves"))
+    rows: dict[str, Any] = {
+        "Method": told.get("method"),
+        "Learnt from": _named(told.get("dataset")),
+        "Held out": _named(told.get("held")),
+        "Replayed": _named(told.get("replay")),
+        "Rows": _map(told.get("rows")).get("count"),
+        "Went on from": _map(told.get("parent")).get("digest"),
+        "Generation": told.get("generation"),
+        "Seed": told.get("seed"),
+        **{
+            name.replace("_", " ").capitalize(): chosen.get(name)
+            for name in ("learning_rate", "steps", "batch", "accumulate", "rank", "precision")
+        },
+        "Versions": ", ".join(f"{name} {number}" for name, number in _map(told.get("versions")).items()),
+    }
+    numbers = _map(told.get("numbers"))
+    found = [f"| {name} | {_code(_short(numbers[name]))} |" for name in _NUMBERS if name in numbers]
+    said = [str(curves.get(name) or "") for name in ("evidence", "change")]
+    word = str(curves.get("word") or "").replace("_", "-")
+    return [
+        "## How it was trained",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {_code(_short(value))} |" for name, value in rows.items() if value not in (None, "")),
+        "",
+        *(["| number | |", "|---|---|", *found, ""] if found else []),
+        *([f"Its curves: {_code(word)}. {_code(' '.join(filter(None, said)))}", ""] if word else []),
+    ]
+
+
+def _judged(gate: Evidence | None) -> list[str]:
+    """What it was evaluated for, and by how much it passed."""
+    if gate is None:
+        return []
+    table = gate.body.get("table")
+    lines = [each for each in table if isinstance(each, Mapping)] if isinstance(table, list | tuple) else []
+    rows = [
+        f"| {_code(each.get('what', ''))} | {_code(each.get('asked', ''))} | {_code(each.get('found', ''))} "
+        f"| {'note' if each.get('note') else 'passed' if each.get('passed') else 'failed'} |"
+        for each in lines
+    ]
+    head = ["| measure | asked | found | result |", "|---|---|---|---|"] if rows else []
+    return ["## What it was evaluated for", "", f"The gate: {_word(gate)}.", "", *head, *rows, *([""] if rows else [])]
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and _WORD.fullmatch(value) is not None
+
+
+def _map(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _named(source: Any) -> str:
+    """Rows by what names their content."""
+    found = _map(source)
+    return str(found.get("dataset") or found.get("file") or found.get("source") or "")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _seen(evidence: Sequence[Evidence]) -> list[str]:

@@ -30,15 +30,21 @@ class OpenGate:
         return Verdict(passed=True)
 
 
+def waits(version: Version, evidence: Sequence[Evidence]) -> bool:
+    """Whether a version that our own training made has not passed its evaluation: it is loaded, so that it can be asked
+    things, and neither admitted nor pointed at. What others made does not wait."""
+    judged = [found for found in evidence if found.kind == "gate"]
+    return version.origin == "training" and not (judged and judged[-1].passed)
+
+
 class EvidenceGate:
-    """Lets pass what our own training made, which evaluates what it makes, and whose latest evaluation was passed."""
+    """Lets pass what was evaluated, by our own training or by somebody else, and passed the latest time."""
 
     def decide(self, version: Version, evidence: Sequence[Evidence]) -> Verdict:
-        if version.origin == "training":
-            return Verdict(passed=True)
         judged = [found for found in evidence if found.kind == "gate"]
         if not judged:
-            return Verdict(passed=False, reasons=("it was not made here, and has not been evaluated",))
+            where = "it was made here" if version.origin == "training" else "it was not made here"
+            return Verdict(passed=False, reasons=(f"{where}, and has not been evaluated",))
         if not judged[-1].passed:
             why = judged[-1].body.get("why", "see its evidence")
             return Verdict(passed=False, reasons=(f"its latest evaluation, by {judged[-1].who}, failed: {why}",))

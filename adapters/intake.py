@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
 
 from adapters.checks.static import CheckReport
 from adapters.signing import Signed
-from adapters.values import Draft, Evidence, Version
+from adapters.values import Draft, Evidence, Kind, Version
 
 #: The label of a version whose first forward is nowhere but on the engines that serve it.
 UNPROBED = "unprobed"
@@ -45,13 +47,21 @@ def drafted(
     )
 
 
-def seen(version: Version, report: CheckReport, signed: Signed | None, *, who: str, at: float) -> list[Evidence]:
-    """The evidence of the checks, and of the signature where there is one."""
+def seen(
+    version: Version,
+    report: CheckReport,
+    signed: Signed | None,
+    *,
+    who: str,
+    at: float,
+    found: Mapping[Kind, Mapping[str, Any]] = MappingProxyType({}),
+) -> list[Evidence]:
+    """The evidence of the checks, of the signature where there is one, and what its maker `found`, by kind."""
     # The names of the modules stand in the files, and are too many to keep twice.
     body = {**asdict(report), "modules": len(report.modules)}
-    found = [Evidence(name=version.name, number=version.number, kind="static", at=at, who=who, passed=True, body=body)]
+    rows = [Evidence(name=version.name, number=version.number, kind="static", at=at, who=who, passed=True, body=body)]
     if signed is not None:
-        found.append(
+        rows.append(
             Evidence(
                 name=version.name,
                 number=version.number,
@@ -62,7 +72,25 @@ def seen(version: Version, report: CheckReport, signed: Signed | None, *, who: s
                 body={"by": signed.by},
             )
         )
-    return found
+    for kind, told in found.items():
+        rows.append(
+            Evidence(
+                name=version.name,
+                number=version.number,
+                kind=kind,
+                at=at,
+                who=who,
+                passed=True,
+                subject="trainer",
+                body=told,
+            )
+        )
+    return rows
+
+
+def judgement(version: Version, passed: bool, *, who: str, at: float, body: Mapping[str, Any]) -> Evidence:
+    """The evidence of what the gate said."""
+    return Evidence(name=version.name, number=version.number, kind="gate", at=at, who=who, passed=passed, body=body)
 
 
 def overridden(version: Version, alias: str, closed: Sequence[str], why: str, *, who: str, at: float) -> Evidence:

@@ -8,11 +8,12 @@ where it stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from adapters.artifacts.local import Artifacts, digest_folder
 from adapters.checks.files import check_files
@@ -20,8 +21,8 @@ from adapters.checks.modules import BaseModules
 from adapters.checks.static import CheckReport
 from adapters.checks.static import check as check_static
 from adapters.errors import Findings, GateClosed, Gone, IllegalMove, NoProber, Reason, Unavailable
-from adapters.gate import Gate, OpenGate
-from adapters.intake import Checked, drafted, overridden, seen
+from adapters.gate import Gate, OpenGate, waits
+from adapters.intake import Checked, drafted, judgement, overridden, seen
 from adapters.lifecycle import CURRENT, State
 from adapters.limits import Limits
 from adapters.names import LIVE, ByNumber, check_name, parse
@@ -96,15 +97,17 @@ class Registry:
         origin: Origin = "upload",
         source: str = "",
         unprobed: bool = False,
+        found: Mapping[Kind, Mapping[str, Any]] = MappingProxyType({}),
     ) -> Version:
         """Check the adapter in `folder` and keep it; returns its version in state checked, or, when the same bytes are
         known under this name, the version that has them.
 
         Raises BadName, NoProber, Rejected with every reason, BadSignature, TooLarge, Unavailable. `force_noop` takes an
-        adapter that changes nothing; `unprobed` one whose first forward will be on the engines that serve it.
+        adapter that changes nothing; `unprobed` one whose first forward will be on the engines that serve it. `found`
+        is what its maker, whom we trust, saw of it, by kind: a `probe` is then not made again.
         """
         check_name(name, reserved=self._reserved)
-        if not (self._probing or unprobed):
+        if not (self._probing or unprobed or "probe" in found):
             raise NoProber(
                 f"Nothing here can run the first forward of {name!r} off the shared engine, where one bad adapter "
                 "spoils its neighbours' answers. Install the training extra, name a quarantine engine (probe_url), "
@@ -132,7 +135,7 @@ class Registry:
             State.CHECKED,
             who=who,
             why="the static and numeric checks passed",
-            evidence=seen(version, report, signed, who=who, at=self._clock()),
+            evidence=seen(version, report, signed, who=who, at=self._clock(), found=found),
         )
 
     def probed(self, version: Version, *, who: str, note: str = "", labels: Sequence[str] = ()) -> Version:
@@ -142,12 +145,28 @@ class Registry:
             return now
         return self._store.move(now.name, now.number, now.state, State.PROBED, who=who, why=note, labels=labels)
 
+    def waits(self, version: Version) -> bool:
+        """Whether our own training made the version, and it has not passed: until then it is loaded, and not served."""
+        return waits(version, self._store.evidence(version.name, version.number, "gate"))
+
+    def judged(self, version: Version, reasons: Sequence[Reason], *, who: str, body: Mapping[str, Any]) -> Version:
+        """The version was evaluated: it may be admitted, or it is rejected for these reasons. One that serves already
+        stays, but may no more become `live`. Calling it again changes nothing."""
+        now = self._store.get(version.name, version.number)
+        verdict = judgement(now, not reasons, who=who, at=self._clock(), body=body)
+        if reasons and now.state in (State.CHECKED, State.PROBED):
+            to, why = State.REJECTED, str(reasons[0])
+            moved = self._store.move
+            return moved(now.name, now.number, now.state, to, who=who, why=why, reasons=reasons, evidence=[verdict])
+        if now.state is not State.REJECTED:
+            self._store.attest(verdict)
+        return now
+
     def admit(self, version: Version, *, who: str, note: str = "") -> Version:
         """Every replica that should serve the version proved it: it may serve, and the alias for newcomers points at
-        it, in one step. With the gate closed this is never `live`. Calling it again changes nothing."""
-        return self._store.admit(
-            version.name, version.number, who=who, why=note, live_allowed=not self._closed(version)
-        )
+        it, in one step. That is never `live` with the gate closed, nor for what training made."""
+        live = version.origin != "training" and not self._closed(version)
+        return self._store.admit(version.name, version.number, who=who, why=note, live_allowed=live)
 
     def rejected(self, version: Version, reasons: Sequence[Reason], *, who: str, why: str = "") -> Version:
         """The version failed a step before it was verified. Calling it again changes nothing."""

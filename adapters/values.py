@@ -13,8 +13,11 @@ from adapters.lifecycle import State
 OnUnavailable = Literal["fail", "previous", "base"]
 Origin = Literal["upload", "training"]
 
-#: What was looked at: `gate` and `override` speak of going live, `strike` of an engine that died, `load` of a load.
-Kind = Literal["static", "probe", "parity", "signature", "gate", "override", "strike", "tripwire", "load"]
+#: What was looked at: `training` says what it was made from, `gate` whether what training made may serve, `override`
+#: who went past the gate, `strike` speaks of an engine that died, `load` of a load.
+Kind = Literal[
+    "static", "probe", "parity", "signature", "training", "gate", "override", "strike", "tripwire", "load"
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

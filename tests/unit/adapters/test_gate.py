@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adapters.gate import EvidenceGate, OpenGate, make_gate
+from adapters.gate import EvidenceGate, OpenGate, make_gate, waits
 from adapters.lifecycle import State
 from adapters.values import Evidence, Kind, Origin, Version
 
@@ -35,8 +35,17 @@ def test_an_open_gate_lets_everything_pass() -> None:
     assert OpenGate().decide(version(), ()).passed
 
 
-def test_what_was_trained_here_was_evaluated_here() -> None:
-    assert EvidenceGate().decide(version("training"), ()).passed
+def test_what_was_trained_here_needs_an_evaluation_as_well() -> None:
+    verdict = EvidenceGate().decide(version("training"), ())
+    assert verdict.reasons == ("it was made here, and has not been evaluated",)
+    assert EvidenceGate().decide(version("training"), [seen("gate", True)]).passed
+
+
+def test_what_was_trained_here_waits_until_it_has_passed() -> None:
+    assert waits(version("training"), ())
+    assert waits(version("training"), [seen("probe", True), seen("gate", True), seen("gate", False)])
+    assert not waits(version("training"), [seen("gate", False), seen("gate", True)])
+    assert not waits(version(), ())
 
 
 @pytest.mark.parametrize("kind", ["static", "probe", "parity", "signature", "override"])

@@ -144,7 +144,12 @@ async def test_a_restarted_engine_whose_base_differs_serves_nothing(
     yard.b.wrong.add("base")
     said: list[frozenset[str]] = []
     hold = yard.rows.hold
-    monkeypatch.setattr(yard.rows, "hold", lambda replica, names: (said.append(names), hold(replica, names)))
+
+    def heard(replica: str, names: frozenset[str]) -> None:
+        said.append(names)
+        hold(replica, names)
+
+    monkeypatch.setattr(yard.rows, "hold", heard)
     await yard.fleet.step()
     await yard.fleet.step()
     assert yard.rows.out()["b"].why.startswith("differs: the base")
