@@ -31,10 +31,12 @@ from gateway.experimenting.slots import reserved
 from gateway.loops import every
 from gateway.saying import Mirroring
 from gateway.settings import Settings
+from gateway.tuning.running import running_jobs
 from monitoring.records.ingest import Ingester
 from monitoring.records.retention import drop_before
 from monitoring.records.sql import SqlRecords
 from monitoring.telemetry.shared import Metrics
+from training.files.intake import tidy
 from training.probe.client import START_TIMEOUT_S
 
 log = logging.getLogger("graftline")
@@ -57,8 +59,7 @@ async def work(settings: Settings, *, capacity: int, stop: asyncio.Event) -> Non
     ingester = Ingester(settings.spool, Mirroring(records))
     means = _means(settings, control, metrics, records, capacity)
     fleet = Fleet(connect_engines(settings), means)
-    owner = f"{os.getpid()}@{os.uname().nodename}/{time.time():.3f}"
-    duty = Duty(means.duties, owner, gained=means.staging.sweep, lost=fleet.forget)
+    duty = _duty(means, fleet)
     prober = make_prober(settings, control.base)
     flow = duties.make_flow(settings)
     looks = duties.make_looks(settings, control, records, flow, metrics)
@@ -72,6 +73,7 @@ async def work(settings: Settings, *, capacity: int, stop: asyncio.Event) -> Non
 
     async def retain() -> None:
         await asyncio.to_thread(control.artifacts.sweep)
+        await asyncio.to_thread(tidy, control.files, control.shelves.shelf, now=time.time())
         if settings.records_keep_days is not None:
             await asyncio.to_thread(drop_before, records, now=time.time(), keep_days=settings.records_keep_days)
 
@@ -96,7 +98,7 @@ async def work(settings: Settings, *, capacity: int, stop: asyncio.Event) -> Non
         every("collect", COLLECT_EVERY_S, duty.on_duty(collect), timeout_s=600, metrics=metrics),
         *duties.loops(settings, control, records, looks, duty, metrics),
     )
-    async with beside(*loops):
+    async with beside(*loops), running_jobs(settings, control, metrics):
         log.info("the worker is ready")
         await stop.wait()
     if duty.held:
@@ -109,6 +111,11 @@ async def work(settings: Settings, *, capacity: int, stop: asyncio.Event) -> Non
     await fleet.close()
     records.close()
     metrics.close()
+
+
+def _duty(means: Means, fleet: Fleet) -> Duty:
+    owner = f"{os.getpid()}@{os.uname().nodename}/{time.time():.3f}"
+    return Duty(means.duties, owner, gained=means.staging.sweep, lost=fleet.forget)
 
 
 def _fleet_loops(

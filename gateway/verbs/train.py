@@ -15,30 +15,72 @@ import typer
 from gateway.control import find_base, open_control
 from gateway.settings import load
 from gateway.verbs.console import say
+from gateway.verbs.jobs_watch import steps_bar
+from gateway.verbs.train_again import Again, again
+from gateway.verbs.train_job import run_job
+from gateway.verbs.train_plan import lines
 from training.errors import BadCheckpoint
-from training.recipes.progress import Began, Chose, Evaluated, Event, Failed, Finished, Noted, Stepped, from_fields
+from training.launchers.command import argv
+from training.launchers.section import Launch
+from training.launchers.values import training
+from training.recipes.progress import (
+    Began,
+    Chose,
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    Noted,
+    Planned,
+    Stepped,
+    from_fields,
+)
 from training.recipes.recipe import Recipe, read
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    recipe: Annotated[Path | None, typer.Argument(help="The recipe, a YAML file.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; a run that was killed goes on in it.")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and do nothing.")] = False,
+    version: Annotated[str, typer.Option("--from", help="Repeat NAME:NUMBER by its own record; no recipe then.")] = "",
+    plan: Annotated[bool, typer.Option("--plan", help="Say memory, tokens, time and cost after a few steps.")] = False,
+    job: Annotated[
+        bool, typer.Option("--job", help="As a job of this installation: evaluated, gated, served.")
+    ] = False,
 ) -> None:
     """Train an adapter by a recipe, on the base that is served."""
-    try:
-        wanted = read(recipe.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{recipe} cannot be read: {error}") from error
-    command = [sys.executable, "-m", "training.recipes", str(recipe), "--out", str(out or Path("runs") / wanted.name)]
-    command += [*_base(wanted), *_start(wanted), *(["--plan"] if plan else [])]
+    if (recipe is None) == (not version):
+        raise typer.BadParameter("give a recipe, or --from NAME:NUMBER")
+    repeated = _again(version) if version else None
+    wanted = repeated.recipe if repeated else _read(recipe)
+    if job:
+        run_job(open_control(load(os.environ)), wanted, here=Path())
+        return
+    folder = out or Path("runs") / (version.replace(":", "-") + "-again" if version else wanted.name)
+    launched = training(
+        name=wanted.name,
+        recipe=repeated.write(folder) if repeated else recipe or Path(),
+        folder=folder,
+        launch=Launch() if plan else wanted.launch,
+        base=_base(wanted),
+        start=_start(wanted),
+    )
+    command = [*argv(launched, python=sys.executable), *(["--plan"] if plan else [])]
     failed = True
-    for event in events(command):
-        failed = isinstance(event, Failed)
-        if (line := told(event)) is not None:
-            say(line)
+    with steps_bar(wanted.name) as bar:
+        for event in events(command):
+            failed = isinstance(event, Failed)
+            if isinstance(event, Stepped):
+                bar(event.step, event.steps, "")
+            if isinstance(event, Planned):
+                for each in lines(event, cost_per_hour=load(os.environ).cost_per_hour, launch=wanted.launch):
+                    say(each)
+            elif (text := told(event)) is not None:
+                say(text)
     if failed:
         raise typer.Exit(1)
+    if repeated and not plan:
+        for line in repeated.after(folder):
+            say(line)
 
 
 def events(command: list[str]) -> Iterator[Event]:
@@ -47,6 +89,8 @@ def events(command: list[str]) -> Iterator[Event]:
         assert process.stdout is not None
         last: Event | None = None
         for line in process.stdout:
+            if not line.startswith("{"):
+                continue  # what starts several processes may say a word of its own
             last = from_fields(json.loads(line))
             yield last
         code = process.wait()
@@ -79,18 +123,36 @@ def told(event: Event) -> str | None:
     return None
 
 
-def _base(recipe: Recipe) -> list[str]:
-    return ["--base", str(find_base(load(os.environ)).folder)] if recipe.base == "served" else []
+def _read(path: Path | None) -> Recipe:
+    assert path is not None
+    try:
+        return read(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error}") from error
 
 
-def _start(recipe: Recipe) -> list[str]:
+def _again(version: str) -> Again:
+    """What a version was made from; what is not as it was is said before anything begins."""
+    settings = load(os.environ)
+    control = open_control(settings)
+    found = again(settings, control, version)
+    for line in found.before(control.base.folder):
+        say(f"not as it was: {line}")
+    return found
+
+
+def _base(recipe: Recipe) -> Path | None:
+    return find_base(load(os.environ)).folder if recipe.base == "served" else None
+
+
+def _start(recipe: Recipe) -> Path | None:
     """The adapter to go on from: a folder, or a version of the registry, whose bytes are checked first."""
     if recipe.start_from == "base":
-        return []
+        return None
     if (folder := Path(recipe.start_from)).is_dir():
-        return ["--start", str(folder)]
+        return folder
     if "/" in recipe.start_from:
         raise BadCheckpoint(f"start_from: there is no folder {recipe.start_from}")
     registry = open_control(load(os.environ)).registry
     version = registry.resolve_name(recipe.name if recipe.start_from == "live" else recipe.start_from)
-    return ["--start", str(registry.verify(version.name, version.number))]
+    return registry.verify(version.name, version.number)
