@@ -104,7 +104,8 @@ def _rank(how: How, parts: Mapping[str, Sequence[tuple[float, _Update]]], rank_m
         raise CannotMerge(f"these have rank {max(ranks)}, and the server takes {rank_max}; use svd")
     if how == "linear":
         return max(ranks)
-    return together if how == "cat" else rank_max
+    # A sum has no higher rank than its parts together; what ties and dare leave out makes it of any.
+    return together if how == "cat" else min(rank_max, together) if how == "svd" else rank_max
 
 
 def _sum(
