@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev up test check fix engine-check latency kill restart swap thousand stall hostile experiment bench recipes stats base reference clean
+.PHONY: help setup dev up test check fix engine-check latency kill restart swap thousand stall hostile experiment bench resume recipes trainspeed stats base reference clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -67,8 +67,14 @@ bench: dev ## What experiments and their records cost, and how that grows; LARGE
 	$(PY) -m monitoring.records.bench --exposures 10000 --exposures 100000 --exposures 1000000 \
 		$(if $(LARGE),--exposures 10000000) && exit $$experiments
 
-recipes: dev ## Train each method on the embedded base; what it learned and what it forgot. Not all rows hold yet.
+resume: dev ## Kill a job's worker and training at ten random points; its adapter is the undisturbed one, bit by bit.
+	$(PY) -m loadtests.resume
+
+recipes: dev ## Train each method on the embedded base, three seeds; what vLLM then answers, and what was forgotten.
 	$(PY) -m training.recipes.bench
+
+trainspeed: dev ## Our training against a plain TRL script, packing, the dataset compiler; LARGE=1 adds a million records.
+	OMP_NUM_THREADS=1 $(PY) -m training.speed $(if $(LARGE),--large)
 
 stats: dev ## The simulation study: do the statistics of experiments keep their promises?
 	$(PY) -m monitoring.statistics.study
