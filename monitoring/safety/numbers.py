@@ -72,6 +72,14 @@ _IPV6 = re.compile(
     r"(?:(?<![\w:.])|(?<=\\[nrt]))(?:[0-9A-Fa-f]{1,4}:|::?)(?:[0-9A-Fa-f]{0,4}:){1,6}(?:[0-9A-Fa-f]{1,4}|(?:\d{1,3}\.){3}\d{1,3})?(?![\w:])"
 )
 
+#: What each form cannot be without, as patterns that begin with a digit or a colon: to look for those costs almost
+#: nothing in a text that has few. Between two digits of one number stand no more separators than these.
+_TWELVE = re.compile(r"\d(?:[ \u00a0-]?\d){11}")
+_LETTERS_DIGITS = re.compile(r"\d\d(?<=[A-Za-z]{2}\d\d)")
+_DOTTED = re.compile(r"\d\.\d{1,3}\.\d")
+_COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:")
+_NINE = re.compile(r"\d(?:[ ().\u00a0-]{0,3}\d){8}")
+_SEVEN = re.compile(r"\d(?:[ ().\u00a0-]{0,15}\d){6}")
 _PHONE_SHAPES = re.compile(
     _START
     + r"(?:"
@@ -81,12 +89,18 @@ _PHONE_SHAPES = re.compile(
     + r")(?:[ ]?(?:x|ext\.?)[ ]?\d{1,5})?"
     + r"(?![\w]|[.,:/-]\d)"
 )
-_PHONE_ANNOUNCED = re.compile(
+_ANNOUNCING = (
     r"\b(?:(?:tele|mobile |cell )?phone(?: number| no\.?)?|tel|telefon|mobile(?: number)?|cell|fax|whats ?app|desk|sms"
     r"|(?:call|ring|text|phone|reach)(?: (?:me|us|him|her|them|back))?(?: on| at)|answering at|messages to)"
-    r"[\s:.#(is]{1,6}(?P<number>[+(]?\d[\d ().\u00a0-]{5,20}\d(?:x\d{1,5})?)(?![\w]|[.,:/-]\d)",
+    r"[\s:.#(is]{1,6}"
+)
+_PHONE_ANNOUNCED = re.compile(
+    _ANNOUNCING + r"(?P<number>[+(]?\d[\d ().\u00a0-]{5,20}\d(?:x\d{1,5})?)(?![\w]|[.,:/-]\d)",
     re.IGNORECASE,
 )
+#: The same right before a first digit, and how far back it may begin.
+_ANNOUNCES = re.compile(_ANNOUNCING + r"[+(]?\Z", re.IGNORECASE)
+_BEFORE = 40
 #: Dates, and social security numbers.
 _NOT_PHONE = re.compile(
     r"(?:19|20)\d{2}[-. ]\d{1,2}[-. ]\d{1,2}|\d{1,2}[-. ]\d{1,2}[-. ](?:19|20)?\d{2}(?: \d{1,2})?|\d{3}-\d{2}-\d{4}"
@@ -95,6 +109,8 @@ _NOT_PHONE = re.compile(
 
 def cards(text: str) -> Iterator[tuple[int, int]]:
     """Payment cards: of a known issuer, or with a word for one nearby (always so below 14 digits, as parcels have)."""
+    if not _TWELVE.search(text):
+        return
     for match in _CARD.finditer(text):
         digits = _digits(match.group())
         start, end = match.span()
@@ -107,6 +123,8 @@ def cards(text: str) -> Iterator[tuple[int, int]]:
 
 def ibans(text: str) -> Iterator[tuple[int, int]]:
     """International bank account numbers, in one piece or in groups."""
+    if not _LETTERS_DIGITS.search(text):
+        return
     for match in _IBAN.finditer(text):
         length = _IBAN_LENGTHS.get(match.group()[:2].upper())
         if length is None:
@@ -125,12 +143,12 @@ def ibans(text: str) -> Iterator[tuple[int, int]]:
 
 def machines(text: str) -> Iterator[tuple[int, int]]:
     """IP addresses, but for those that every machine has (loopback, unspecified, netmasks), and versions."""
-    if "." in text:
+    if _DOTTED.search(text):
         for match in _IPV4.finditer(text):
             before = text[max(0, match.start() - 24) : match.start()]
             if not match.group().startswith(("127.", "0.", "255.")) and not _VERSION_WORD.search(before):
                 yield match.span()
-    if ":" in text:
+    if _COLONS.search(text):
         for match in _IPV6.finditer(text):
             if _is_ipv6(match.group()):
                 yield match.span()
@@ -138,12 +156,14 @@ def machines(text: str) -> Iterator[tuple[int, int]]:
 
 def phones(text: str) -> Iterator[tuple[int, int]]:
     """Phone numbers: international, North American, with a trunk 0, or of any shape after a word that announces one."""
-    for match in _PHONE_SHAPES.finditer(text):
-        if _is_phone(match.group(), least=9):
-            yield match.span()
-    for match in _PHONE_ANNOUNCED.finditer(text):
-        if _is_phone(match["number"], least=7):
-            yield match.span("number")
+    if _NINE.search(text):
+        for match in _PHONE_SHAPES.finditer(text):
+            if _is_phone(match.group(), least=9):
+                yield match.span()
+    if any(_ANNOUNCES.search(text, max(0, each.start() - _BEFORE), each.start()) for each in _SEVEN.finditer(text)):
+        for match in _PHONE_ANNOUNCED.finditer(text):
+            if _is_phone(match["number"], least=7):
+                yield match.span("number")
 
 
 def _is_phone(number: str, *, least: int) -> bool:
