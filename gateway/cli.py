@@ -24,14 +24,18 @@ from gateway.verbs import (
     convert,
     datasets,
     doctor,
+    evaluate,
     experiments,
     feedback,
     gc,
+    jobs,
     keys,
+    merge,
     quantize,
     reference,
     review,
     train,
+    tune,
 )
 from gateway.verbs.console import say
 from monitoring.records.errors import RecordsError
@@ -45,10 +49,16 @@ app.add_typer(keys.app, name="keys", help="Make, list and revoke API keys.")
 app.add_typer(review.app, name="review", help="Look at answers again: pick, label, compare, agree.")
 app.add_typer(feedback.app, name="feedback", help="Say what answers were worth, and show what was said.")
 app.add_typer(datasets.app, name="datasets", help="Build, import and show datasets.")
+app.add_typer(jobs.app, name="jobs", help="Follow, pause, resume and cancel fine-tuning jobs.")
 app.command("gc")(gc.gc)
 app.command("quantize")(quantize.quantize)
 app.command("convert")(convert.convert)
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("tune")(tune.tune)
+app.command("merge")(merge.merge)
+app.command("reduce")(merge.reduce)
+app.command("export-model")(merge.export_model)
 app.command("doctor")(doctor.doctor)
 app.command("reference")(reference.reference)
 

@@ -34,6 +34,10 @@ from gateway.settings import Settings, SettingsError
 from monitoring.database import connect, reading, revision
 from monitoring.review.sql import SqlReviews
 from training.base.digest import folder_digest
+from training.files.shelf import Shelf
+from training.files.sources import Shelves
+from training.files.sql import SqlFiles
+from training.jobs.sql import SqlJobs
 
 #: After this long a change of control state is seen by every gateway.
 VISIBLE_S = 0.25
@@ -51,6 +55,8 @@ class Base:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
+    """The rooms that are open. `shelves` is where jobs find what they learn from; `parameters` is the base's size."""
+
     database: Engine
     keys: KeySql
     adapters: AdapterSql
@@ -60,7 +66,11 @@ class Control:
     fleet: SqlFleetStore
     experiments: SqlExperiments
     reviews: SqlReviews
+    files: SqlFiles
+    jobs: SqlJobs
+    shelves: Shelves
     base: Base
+    parameters: int
 
     def revision(self) -> int:
         with reading(self.database).begin() as connection:
@@ -74,6 +84,8 @@ def open_control(settings: Settings) -> Control:
     base = find_base(settings)
     adapters = AdapterSql(database)
     artifacts = Artifacts(settings.artifacts)
+    files = SqlFiles(database)
+    modules = BaseModules.read(base.folder, identify(base, settings))
     limits = AdapterLimits(rank_max=settings.engine.max_lora_rank, bytes_max=settings.upload_bytes_max)
     return Control(
         database=database,
@@ -83,7 +95,7 @@ def open_control(settings: Settings) -> Control:
         registry=Registry(
             adapters,
             artifacts,
-            BaseModules.read(base.folder, identify(base, settings)),
+            modules,
             base.digest,
             limits,
             reserved=frozenset({base.name}),
@@ -95,7 +107,11 @@ def open_control(settings: Settings) -> Control:
         fleet=SqlFleetStore(database),
         experiments=SqlExperiments(database),
         reviews=SqlReviews(database),
+        files=files,
+        jobs=SqlJobs(database),
+        shelves=Shelves(files=files, shelf=Shelf(settings.files), datasets=settings.datasets),
         base=base,
+        parameters=_parameters(modules),
     )
 
 
@@ -206,6 +222,12 @@ def retire_model(control: Control, model: str, *, who: str, why: str) -> str:
 def actor(key: Key) -> str:
     """How a key is named in audit rows."""
     return f"{key.tenant}/{key.name}"
+
+
+def _parameters(modules: BaseModules) -> int:
+    """About how many weights the base has: an output layer is mostly its embeddings again."""
+    counted = (each for name, each in modules.modules.items() if name.rpartition(".")[2] != "lm_head")
+    return sum(each.inputs * each.outputs * each.experts for each in counted)
 
 
 def _digest(folder: Path, home: Path) -> str:

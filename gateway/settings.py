@@ -64,6 +64,8 @@ class Settings(BaseModel):
 
     body_bytes_max: int = Field(8 << 20, gt=0, description="Largest request body.")
     upload_bytes_max: int = Field(1 << 30, gt=0, description="Largest adapter upload.")
+    file_bytes_max: int = Field(512 << 20, gt=0, description="Largest file for training or evaluation.")
+    tenant_files_bytes_max: int = Field(10 << 30, gt=0, description="Bytes that one tenant's files may have together.")
     header_bytes_max: int = Field(32 << 10, gt=0, description="Largest request head.")
     header_timeout_s: float = Field(10, gt=0, description="Time a client gets to send a request's head.")
     body_timeout_s: float = Field(30, gt=0, description="Time a client gets to send a request's body.")
@@ -145,6 +147,32 @@ class Settings(BaseModel):
         900, gt=0, le=604800, description="How long a review task is kept for the reviewer who has it."
     )
 
+    jobs: bool = Field(True, description="Whether this worker runs fine-tuning jobs.")
+    jobs_at_once: int = Field(1, ge=1, le=64, description="Jobs that one worker runs at once.")
+    jobs_memory_gib: float | None = Field(
+        None, gt=0, description="Memory for all trainings of one worker, GiB, in equal shares; no limit when unset."
+    )
+    jobs_heartbeat_s: float = Field(
+        5, ge=0.1, le=300, description="Time between a worker's signs of life; after six without one its jobs are free."
+    )
+    launcher: Literal["local", "ray"] = Field("local", description="Where trainings run: beside the worker, or on Ray.")
+    ray_url: str = Field("", description="Dashboard of the Ray cluster that trainings run on, `http://HOST:8265`.")
+    ray_token: str = Field("", repr=False, description="Token of a Ray cluster that asks for one.")
+    ray_python: str = Field("python", description="Interpreter with this program, on the machines of the Ray cluster.")
+    ray_cpus: float = Field(1, gt=0, description="Processors that Ray keeps for each process of a training.")
+    ray_gpus: float = Field(0, ge=0, description="Accelerators that Ray gives to each process of a training.")
+    cost_per_hour: float | None = Field(
+        None,
+        ge=0,
+        description="Price of an hour of the machine that trains; `graftline train --plan` multiplies by it.",
+    )
+
+    judge_url: str = Field(
+        "", description="OpenAI-compatible endpoint of a model that compares answers in evaluations; off when empty."
+    )
+    judge_model: str = Field("", description="The judge's model: none that gives rewards in training.")
+    judge_key: str = Field("", repr=False, description="The judge's API key.")
+
     outbox_records_max: int = Field(10_000, gt=0, description="Records held in memory while the disk is full.")
     outbox_bytes_max: int = Field(
         256 << 20, gt=0, description="Bytes of records held in memory while the disk is full."
@@ -179,6 +207,18 @@ class Settings(BaseModel):
     @property
     def logs(self) -> Path:
         return self.home.absolute() / "logs"
+
+    @property
+    def files(self) -> Path:
+        return self.home.absolute() / "files"
+
+    @property
+    def datasets(self) -> Path:
+        return self.home.absolute() / "datasets"
+
+    @property
+    def runs(self) -> Path:
+        return self.home.absolute() / "runs"
 
     @property
     def admin_key(self) -> Path:

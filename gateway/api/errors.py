@@ -16,6 +16,14 @@ from gateway.access import errors as access_errors
 from gateway.engines import errors as engine_errors
 from monitoring.records import errors as records_errors
 from monitoring.review import errors as review_errors
+from training import errors as training_errors
+from training.data import errors as data_errors
+from training.evaluation import errors as evaluation_errors
+from training.files import errors as files_errors
+from training.gate import errors as gate_errors
+from training.jobs import errors as jobs_errors
+from training.launchers import errors as launch_errors
+from training.recipes import errors as recipe_errors
 
 Header = tuple[bytes, bytes]
 
@@ -92,7 +100,40 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     experiment_errors.ExperimentOver: (409, "invalid_request_error"),
     experiment_errors.ProposalOver: (409, "invalid_request_error"),
     experiment_errors.ExperimentsUnavailable: (503, "server_error"),
+    training_errors.TrainingError: (500, "server_error"),
+    training_errors.MarkerNotLearned: (503, "server_error"),
+    data_errors.CannotWrite: (503, "server_error"),
+    data_errors.TeacherAway: (503, "server_error"),
+    evaluation_errors.EngineAway: (503, "server_error"),
+    evaluation_errors.JudgeAway: (503, "server_error"),
+    gate_errors.CannotProbe: (503, "server_error"),
+    data_errors.DatasetNotFound: (404, "invalid_request_error"),
+    recipe_errors.BadRecipe: (400, "invalid_request_error"),
+    recipe_errors.DiskFull: (503, "server_error"),
+    recipe_errors.RunTaken: (503, "server_error"),
+    launch_errors.LauncherAway: (503, "server_error"),
+    files_errors.FilesFailed: (500, "server_error"),
+    files_errors.FileNotFound: (404, "invalid_request_error"),
+    files_errors.BadUpload: (400, "invalid_request_error"),
+    files_errors.NoRoom: (400, "invalid_request_error"),
+    files_errors.BadTrainingFile: (400, "invalid_request_error"),
+    files_errors.BadJobRequest: (400, "invalid_request_error"),
+    files_errors.FilesNotKept: (503, "server_error"),
+    files_errors.FilesUnavailable: (503, "server_error"),
+    jobs_errors.JobsFailed: (500, "server_error"),
+    jobs_errors.JobNotFound: (404, "invalid_request_error"),
+    jobs_errors.JobConflict: (409, "invalid_request_error"),
+    jobs_errors.JobRefused: (400, "invalid_request_error"),
+    jobs_errors.JobsUnavailable: (503, "server_error"),
 }
+
+#: Their `reasons` hold everything that was found in one pass.
+WITH_REASONS = (
+    experiment_errors.BadExperiment,
+    review_errors.BadAnswer,
+    review_errors.BadImport,
+    files_errors.BadJobRequest,
+)
 
 OURS = (
     gateway_errors.GatewayError,
@@ -100,6 +141,7 @@ OURS = (
     engine_errors.EngineError,
     adapter_errors.AdapterError,
     records_errors.RecordsError,
+    training_errors.TrainingError,
 )
 
 
@@ -130,7 +172,7 @@ def body(error: Exception) -> bytes:
             {"code": r.code, "field": r.field, "found": r.found, "allowed": r.allowed, "advice": r.advice}
             for r in error.reasons
         ]
-    if isinstance(error, experiment_errors.BadExperiment | review_errors.BadAnswer | review_errors.BadImport):
+    if isinstance(error, WITH_REASONS):
         extra["reasons"] = list(error.reasons)
     return _document(str(error), kind, getattr(error, "param", None), error.code, extra)
 

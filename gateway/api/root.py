@@ -17,7 +17,8 @@ from gateway.settings import Settings
 from gateway.values import Endpoint
 
 _CONTROL_BYTES_MAX = 1 << 20
-_UPLOADS = "/v1/adapters"
+_FORM_BYTES_MAX = 64 << 10  # of a form, besides its file
+_ADAPTERS, _FILES = "/v1/adapters", "/v1/files"
 _STORED = PATHS["chat"]  # read by GET
 
 
@@ -46,8 +47,9 @@ class Root:
             await self._to_control(scope, receive, _named(scope, send))
 
     async def _to_control(self, scope: Any, receive: Receive, send: Send) -> None:
-        upload = scope["path"] == _UPLOADS and scope["method"] == "POST"
-        bytes_max = self._settings.upload_bytes_max if upload else _CONTROL_BYTES_MAX
+        uploads = {_ADAPTERS: self._settings.upload_bytes_max, _FILES: self._settings.file_bytes_max + _FORM_BYTES_MAX}
+        upload = scope["path"] in uploads and scope["method"] == "POST"
+        bytes_max = uploads[scope["path"]] if upload else _CONTROL_BYTES_MAX
         for name, value in scope["headers"]:
             if name == b"content-length" and (not value.isdigit() or int(value) > bytes_max):
                 await refuse(send, _too_large(bytes_max), (b"connection", b"close"))

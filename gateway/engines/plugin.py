@@ -127,7 +127,7 @@ def _cure_int8() -> str:
 
 def _cure_compilation() -> str:
     """The ranks of logprobs: on a CPU a compiled kernel saves a mask of one byte for each number of four."""
-    sampler = importlib.import_module("vllm.v1.sample.sampler")
+    sampler: Any = importlib.import_module("vllm.v1.sample.sampler")
     theirs = sampler.batched_count_greater_than
     if not getattr(theirs, "graftline", False):
         plain = getattr(theirs, "_torchdynamo_orig_callable", theirs)

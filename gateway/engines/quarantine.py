@@ -37,7 +37,7 @@ class QuarantineProber:
         self._tainted = ""
         self._started_at = 0.0
 
-    async def probe(self, folder: Path, *, digest: str, may_do_nothing: bool = False) -> Recorded:
+    async def probe(self, folder: Path, *, digest: str, may_do_nothing: bool = False, gently: bool = False) -> Recorded:
         began = time.monotonic()
         async with self._lock:
             await self._ready()

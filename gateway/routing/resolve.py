@@ -6,6 +6,7 @@ from gateway.access.identify import allows
 from gateway.access.keys import Key
 from gateway.errors import UnknownModel
 from gateway.routing.snapshot import Snapshot
+from gateway.routing.tuned import adapter_of
 from gateway.values import Target
 
 
@@ -22,5 +23,6 @@ def resolve(snapshot: Snapshot, key: Key, model: str) -> Target:
 
 
 def family(model: str) -> str:
-    """The name that an alias or a version belongs to: `support` for `support@candidate` and `support:7`."""
-    return model.partition("@")[0].partition(":")[0]
+    """The name that an alias or a version belongs to: `support` for `support@candidate`, `support:7` and
+    `ft:tidewell:acme:support:1a2b`."""
+    return adapter_of(model) or model.partition("@")[0].partition(":")[0]

@@ -11,6 +11,7 @@ from adapters.registry import engine_name
 from adapters.store import Alias, Version
 from gateway.access.identify import Keyring
 from gateway.routing.trials import Running, running
+from gateway.routing.tuned import of_version
 from gateway.values import Target
 
 LIVE = "live"
@@ -66,6 +67,9 @@ def build(
     servable = {(v.name, v.number): v for v in versions if v.state is State.VERIFIED}
     for (name, number), version in servable.items():
         targets[f"{name}:{number}"] = _target(version)
+        if tuned := of_version(base_name, version):
+            targets[tuned] = targets[f"{name}:{number}"]
+            rows.append(Listed(id=tuned, created=int(version.created_at), digest=version.digest))
     wanted = set()
     trials = {f"{each.name}@{each.alias}": each for each in experiments}
     on_trial: dict[str, Running] = {}

@@ -249,5 +249,12 @@ METRICS: tuple[Metric, ...] = (
         kind="gauge",
         help="Spooled lines that no database can hold, set aside in `rejected` since the worker started.",
     ),
+    Metric(name="graftline_jobs_running", kind="gauge", help="Fine-tuning jobs that workers have now."),
+    Metric(
+        name="graftline_jobs_ended_total",
+        kind="counter",
+        help="Fine-tuning jobs that ended in a worker's hands, and how.",
+        labels=(Label(name="state", values=("succeeded", "failed")),),
+    ),
     *EXPERIMENTS,
 )

@@ -38,12 +38,18 @@ ENVIRON = {
     "gateway/verbs/experiments.py",
     "gateway/verbs/feedback.py",
     "gateway/verbs/keys.py",
+    "gateway/verbs/merge.py",
     "gateway/verbs/doctor.py",
     "gateway/verbs/gc.py",
     "gateway/verbs/review_places.py",
     "gateway/verbs/datasets.py",
+    "gateway/verbs/jobs.py",
     "gateway/verbs/train.py",
+    "gateway/verbs/evaluate.py",
+    "gateway/verbs/tune.py",
     "gateway/engines/conformance/__main__.py",
+    "gateway/engines/process/alone.py",
+    "training/recipes/bench/__main__.py",
 }
 TASKS = {
     "gateway/api/openai/exchange.py",
@@ -52,6 +58,7 @@ TASKS = {
     "gateway/engines/scripted/server.py",
     "gateway/engines/process/supervisor.py",
     "gateway/processes.py",
+    "training/evaluation/crew.py",
 }
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b(?!\(#\d+\))")
 

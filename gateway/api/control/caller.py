@@ -18,6 +18,9 @@ from gateway.settings import Settings
 from monitoring.records.spool import Spool
 from monitoring.records.store import Records
 from monitoring.telemetry.shared import Metrics
+from training.files.sources import Shelves
+from training.files.store import Files
+from training.jobs.store import Jobs
 
 #: All routes share one small pool of threads: what may take minutes gets a part of it, or a few slow sources would keep
 #: everybody from promoting, rolling back and revoking.
@@ -38,6 +41,18 @@ class Plane:
     secret: bytes
     fetching: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ARRIVALS_MAX))
     unpacking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ARRIVALS_MAX))
+
+    @property
+    def files(self) -> Files:
+        return self.control.files
+
+    @property
+    def shelves(self) -> Shelves:
+        return self.control.shelves
+
+    @property
+    def jobs(self) -> Jobs:
+        return self.control.jobs
 
 
 def plane(request: Request) -> Plane:

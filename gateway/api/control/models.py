@@ -13,6 +13,7 @@ from gateway.errors import UnknownModel
 from gateway.pipeline import current
 from gateway.routing.resolve import family, resolve
 from gateway.routing.snapshot import Listed
+from gateway.routing.tuned import adapter_of
 
 router = APIRouter(prefix="/v1/models")
 
@@ -43,6 +44,11 @@ def delete_model(model: str, plane: InPlane, key: Engineer) -> dict[str, Any]:
     """Retire an adapter: one version by `name:7`, or a name with everything under it."""
     if family(model) == plane.control.base.name:
         raise UnknownModel("The base cannot be deleted: it is what the engine was started with.")
+    if adapter_of(model):  # what a job has trained is one version, and its aliases go with it
+        target = resolve(current(plane.gateway), key, model)
+        name, _, number = target.adapter.partition(":")
+        plane.control.registry.retire(name, int(number), who=actor(key), why="DELETE /v1/models", take_down=True)
+        return {"id": model, "object": "model", "deleted": True}
     retired = retire_model(plane.control, model, who=actor(key), why="DELETE /v1/models")
     return {"id": retired, "object": "model", "deleted": True}
 

@@ -12,7 +12,18 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from gateway.api import errors
-from gateway.api.control import adapters, approvals, completions, experiments, feedback, keys, models, review
+from gateway.api.control import (
+    adapters,
+    approvals,
+    completions,
+    experiments,
+    feedback,
+    files,
+    fine_tuning,
+    keys,
+    models,
+    review,
+)
 from gateway.api.control.caller import Plane
 from gateway.errors import BadRequest, GatewayError, UnknownRoute, WrongMethod
 from gateway.saying import Saying
@@ -28,6 +39,8 @@ ROUTERS = (
     feedback.router,
     completions.router,
     review.router,
+    files.router,
+    fine_tuning.router,
 )
 
 

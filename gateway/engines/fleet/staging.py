@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +174,7 @@ class Staging:
 
 async def staged_ahead(
     staging: Staging, versions: Sequence[Version]
-) -> AsyncIterator[list[tuple[Version, Staged | AdapterError]]]:
+) -> AsyncGenerator[list[tuple[Version, Staged | AdapterError]]]:
     """Neighbours together. While the caller loads these, the next are laid ready and those before them are given back;
     close it, and all are."""
     loop, parts = asyncio.get_running_loop(), chunks(versions)

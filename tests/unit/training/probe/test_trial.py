@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from training.probe.sandbox import Bounds
-from training.probe.trial import REST_S, SPELL_S, CannotFork, attempt
+from training.probe.trial import CannotFork, attempt
 
 BOUNDS = Bounds(timeout_s=20.0, memory_bytes=256 << 20, answer_bytes_max=1 << 20)
 SHORT = Bounds(timeout_s=0.3)
@@ -223,18 +223,33 @@ def test_it_gains_no_privileges_and_holds_no_descriptor_of_ours() -> None:
         assert "Bad file descriptor" in attempt(lambda: bytes(os.fstat(held).st_uid), BOUNDS).failed
 
 
-def test_a_gentle_try_rests_most_of_the_time_and_has_as_much_longer() -> None:
+def test_a_gentle_try_rests_between_its_spells_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def works() -> bytes:
-        until = time.process_time() + 0.2
+        until = time.process_time() + 0.1
         while time.process_time() < until:
             pass
         return b"done"
 
-    done = attempt(works, Bounds(timeout_s=0.7), gently=True)
-    assert done.answer == b"done"
-    assert done.seconds > 0.2 * (1 + REST_S / SPELL_S) * 0.7
-    assert done.cpu_s < 0.4
+    sent: list[int] = []
+    kill = os.kill
+
+    def noted(pid: int, number: int) -> None:
+        sent.append(number)
+        kill(pid, number)
+
+    monkeypatch.setattr(os, "kill", noted)
+    assert attempt(works, BOUNDS, gently=True).answer == b"done"
+    rests = sent.count(signal.SIGSTOP)
+    assert rests >= 3
+    assert sent.count(signal.SIGCONT) == rests
+    sent.clear()
+    assert attempt(works, BOUNDS).answer == b"done"
+    assert signal.SIGSTOP not in sent
 
 
 def test_a_gentle_try_that_hangs_ends_at_its_deadline() -> None:
-    assert attempt(lambda: bytes(time.sleep(60) or 0), Bounds(timeout_s=0.3), gently=True).failed
+    def hangs() -> bytes:
+        time.sleep(60)
+        return b""
+
+    assert attempt(hangs, Bounds(timeout_s=0.3), gently=True).failed == "it was still running at its deadline"
