@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ENGINES = ("cpu", "gpu", "none")
-EXTRAS = "training postgres s3 signing plot"
+EXTRAS = "training postgres s3 signing plot report search"
 TORCH_EXTRAS = frozenset({"engine-cpu", "engine-gpu", "training"})
 #: Free space wanted where torch is still to be installed, and where not.
 SPACE_GB = {True: 8.0, False: 1.0}

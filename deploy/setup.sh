@@ -3,7 +3,7 @@
 #   deploy/setup.sh [--dev]
 #   PYTHON                          which Python to make .venv with
 #   GRAFTLINE_ENGINE=cpu|gpu|none   which engine to install, in place of what the hardware suggests
-#   GRAFTLINE_EXTRAS="…"            optional parts besides; "training postgres s3 signing plot" unless told otherwise
+#   GRAFTLINE_EXTRAS="…"            optional parts besides; "training postgres s3 signing plot report search" unless told otherwise
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 seen=
