@@ -37,6 +37,14 @@ class Tolerances:
     most: float = 0.50
 
 
+FIRST = Tolerances()
+#: What an engine like the one that is asked certified before is held to twice that: rounding depends on what else is in
+#: a batch, and what is taken for a difference costs everybody a restart. Another adapter is ten times as far away.
+AGAIN = Tolerances(mean=0.04, p99=0.20, most=1.0)
+#: Of one prompt alone, a hundredth is less than a token.
+AGAIN_ONE = Tolerances(mean=0.04, p99=1.0, most=1.0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
     """The verdict, and the three numbers it rests on (0 when nothing could be compared). `contained`: numbers were not

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from adapters.checks.parity import AGAIN
 from adapters.lifecycle import State
 from adapters.registry import engine_name
 from adapters.store import Version
@@ -61,7 +62,7 @@ class Opening:
         for version in sample:
             recorded = means.book.recorded(version)
             assert recorded is not None
-            found = await certify(replica.engine, engine_name(version), recorded, idle=idle)
+            found = await certify(replica.engine, engine_name(version), recorded, idle=idle, tolerances=AGAIN)
             if not found.passed:
                 await asyncio.to_thread(means.book.failed, version, "parity", found.reasons, subject=replica.name)
                 await self._differs(f"{version.name}:{version.number}: {found.reasons[0]}")

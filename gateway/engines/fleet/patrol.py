@@ -9,6 +9,7 @@ import asyncio
 import logging
 from dataclasses import replace
 
+from adapters.checks.parity import AGAIN_ONE
 from adapters.checks.probe import Recorded
 from adapters.errors import NotFound
 from adapters.store import Version
@@ -46,7 +47,7 @@ class Patrol:
             return 0
         self._turn += 1
         try:
-            found = await certify(replica.engine, name, _one(known, self._turn))
+            found = await certify(replica.engine, name, _one(known, self._turn), tolerances=AGAIN_ONE)
         except AdapterMissing:
             return 0  # it was unloaded meanwhile
         except EngineError as error:

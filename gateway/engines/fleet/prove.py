@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from adapters.checks.parity import Certificate, certificate
+from adapters.checks.parity import FIRST, Certificate, Tolerances, certificate
 from adapters.checks.probe import Recorded, recorded
 from adapters.errors import Rejected
 from gateway.engines.errors import AdapterMissing, EngineRefused
@@ -23,7 +23,9 @@ PLACES = 24
 AT_ONCE = 8
 
 
-async def certify(engine: Vllm, name: str, known: Recorded, *, idle: bool = False) -> Certificate:
+async def certify(
+    engine: Vllm, name: str, known: Recorded, *, idle: bool = False, tolerances: Tolerances = FIRST
+) -> Certificate:
     """Compare what `name` gives on this engine with what was recorded. An `idle` engine is asked for all prompts at
     once; on others that would be one large step, for which everybody's stream stands still. Raises what an absent
     engine raises, and AdapterMissing.
@@ -32,7 +34,7 @@ async def certify(engine: Vllm, name: str, known: Recorded, *, idle: bool = Fals
     gives the logprobs of a prompt without an adapter's update of the head.
     """
     served = await _ask(engine, name, known.prompts, idle=idle)
-    found = served if isinstance(served, Certificate) else certificate(known, served)
+    found = served if isinstance(served, Certificate) else certificate(known, served, tolerances)
     if found.passed or not finite(found):
         return found
     places = [_spread(len(row)) for row in known.logprobs]
@@ -43,7 +45,7 @@ async def certify(engine: Vllm, name: str, known: Recorded, *, idle: bool = Fals
     except EngineRefused as error:
         code = "not_finite" if error.code == "engine_poisoned" else ""
         return _refused(code, error) if code else found
-    return certificate(_only(known, places), weighed)
+    return certificate(_only(known, places), weighed, tolerances)
 
 
 async def certify_base(engine: Vllm, base_name: str, known: Recorded | None, *, idle: bool = False) -> Certificate:

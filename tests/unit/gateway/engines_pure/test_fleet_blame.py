@@ -56,6 +56,22 @@ async def test_a_replica_on_which_one_version_differs_after_every_restart_is_lef
     assert yard.state(versions[0]) is State.VERIFIED, "others serve it as it was recorded"
 
 
+async def test_what_was_certified_may_round_otherwise_in_another_batch(yard: Yard) -> None:
+    """By more than a first certificate allows: what it takes for a difference costs everybody a restart."""
+    version = await yard.verified("one")
+    yard.a.off = yard.b.off = 0.03
+    for _ in range(6):
+        await yard.patrol.step()
+    yard.b.restart()
+    await yard.settle()
+    assert not yard.asked_to_restart
+    assert yard.serving().keys() == {"a", "b"}
+    stranger = yard.registered("two", "other")
+    await yard.settle()
+    assert yard.state(stranger) is State.REJECTED
+    assert yard.state(version) is State.VERIFIED
+
+
 async def test_a_version_that_differs_on_every_new_engine_takes_none_of_them_along(yard: Yard) -> None:
     versions = [await yard.verified(f"v{n}", f"n{n}") for n in range(6)]
     await lives(yard, {engine_name(versions[0])}, {"a": yard.a, "b": yard.b}, 8)

@@ -58,6 +58,7 @@ class Engine:
         self.wrong: set[str] = set()  # models that answer otherwise than they should
         self.deadly: set[str] = set()  # names whose load kills it
         self.alive = True
+        self.off = 0.0  # nats by which every adapter's answers are off, as another batch rounds
         self.wrong_in_prompts: set[str] = set()  # of those wrong: only where a prompt's logprobs are asked for
         self.lists = self.corrupted = 0
 
@@ -111,11 +112,16 @@ class Engine:
         self._here("probe")
         if model in self.nan:
             return Probe(finite=False)
-        return Probe(finite=True, prompt_logprobs=said(model + "!" * (model in self.wrong), prompt))
+        logprobs = said(model + "!" * (model in self.wrong), prompt)
+        return Probe(finite=True, prompt_logprobs=tuple(value - self._off(model) for value in logprobs))
 
     async def weigh(self, model: str, prompt: Sequence[int], token: int) -> float:
         self._here("weigh")
-        return said(model + "!" * (model in self.wrong and model not in self.wrong_in_prompts), (0, token))[0]
+        off = model in self.wrong and model not in self.wrong_in_prompts
+        return said(model + "!" * off, (0, token))[0] - self._off(model)
+
+    def _off(self, model: str) -> float:
+        return 0.0 if model == BASE else self.off
 
     def _here(self, call: str) -> None:
         if error := self.fails.pop(call, None):
