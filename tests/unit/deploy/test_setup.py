@@ -31,15 +31,23 @@ def source(choice: Choice, machine: Machine, *wheels: str, python: str = "cp311"
 
 
 def test_the_hardware_decides_the_engine() -> None:
-    assert chosen(CPU).extras == ("engine-cpu", "plot", "postgres", "s3", "signing", "training")
-    assert chosen(GPU).extras == ("engine-gpu", "plot", "postgres", "s3", "signing", "training")
+    assert chosen(CPU).extras == ("engine-cpu", "plot", "postgres", "report", "s3", "search", "signing", "training")
+    assert chosen(GPU).extras == ("engine-gpu", "plot", "postgres", "report", "s3", "search", "signing", "training")
     assert "/dev/nvidia0" in chosen(GPU).why
 
 
 def test_the_operator_decides_over_the_hardware() -> None:
     assert chosen(GPU, GRAFTLINE_ENGINE="cpu").engine == "cpu"
     assert chosen(CPU, GRAFTLINE_ENGINE="gpu").engine == "gpu"
-    assert chosen(GPU, GRAFTLINE_ENGINE="none").extras == ("plot", "postgres", "s3", "signing", "training")
+    assert chosen(GPU, GRAFTLINE_ENGINE="none").extras == (
+        "plot",
+        "postgres",
+        "report",
+        "s3",
+        "search",
+        "signing",
+        "training",
+    )
     assert chosen(CPU, GRAFTLINE_ENGINE="none", GRAFTLINE_EXTRAS="").extras == ()
     assert chosen(CPU, GRAFTLINE_EXTRAS="s3, postgres").extras == ("engine-cpu", "postgres", "s3")
 
