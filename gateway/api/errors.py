@@ -23,6 +23,7 @@ from training.files import errors as files_errors
 from training.gate import errors as gate_errors
 from training.jobs import errors as jobs_errors
 from training.launchers import errors as launch_errors
+from training.publishing import errors as publishing_errors
 from training.recipes import errors as recipe_errors
 
 Header = tuple[bytes, bytes]
@@ -107,6 +108,7 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     evaluation_errors.EngineAway: (503, "server_error"),
     evaluation_errors.JudgeAway: (503, "server_error"),
     gate_errors.CannotProbe: (503, "server_error"),
+    publishing_errors.PublishingError: (500, "server_error"),
     data_errors.DatasetNotFound: (404, "invalid_request_error"),
     recipe_errors.BadRecipe: (400, "invalid_request_error"),
     recipe_errors.DiskFull: (503, "server_error"),
