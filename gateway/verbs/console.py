@@ -22,9 +22,13 @@ def say(text: str) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table that stays readable when it is piped."""
-    drawn = Table(*columns, title=title, title_justify="left")
-    for row in rows:
+    """A table that stays readable when it is piped: what its rows are called is never cut."""
+    found = list(rows)
+    drawn = Table(title=title, title_justify="left")
+    for at, name in enumerate(columns):
+        longest = max((len(str(row[0])) for row in found), default=0) if at == 0 else None
+        drawn.add_column(name, no_wrap=at == 0, min_width=longest)
+    for row in found:
         drawn.add_row(*(escape(str(cell)) for cell in row))
     _OUT.print(drawn)
 
