@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev up test check fix engine-check latency kill restart swap thousand stall hostile experiment bench resume recipes trainspeed stats base reference clean
+.PHONY: help setup dev up test check fix engine-check latency kill restart swap thousand stall hostile experiment bench loop resume recipes trainspeed stats base reference clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -66,6 +66,10 @@ bench: dev ## What experiments and their records cost, and how that grows; LARGE
 	@$(PY) -m adapters.experiments.bench; experiments=$$?; \
 	$(PY) -m monitoring.records.bench --exposures 10000 --exposures 100000 --exposures 1000000 \
 		$(if $(LARGE),--exposures 10000000) && exit $$experiments
+
+loop: dev ## From a file or feedback to what is served, on real vLLM. Not all of it was seen to pass yet.
+	$(PY) -m pytest -v -m claim tests/e2e/test_jobs.py tests/e2e/test_fine_tuning.py tests/e2e/test_algebra.py \
+		tests/integration/test_gate_served.py tests/integration/training
 
 resume: dev ## Kill a job's worker and training at ten random points; its adapter is the undisturbed one, bit by bit.
 	$(PY) -m loadtests.resume

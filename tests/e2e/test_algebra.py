@@ -10,7 +10,7 @@ import pytest
 from tests.installation import Installation, fresh, registered
 from training.base.markers import WORDS
 
-pytestmark = [pytest.mark.slow, pytest.mark.vllm]
+pytestmark = [pytest.mark.claim, pytest.mark.slow, pytest.mark.vllm]
 FIRST, SECOND = WORDS[:2]
 
 

@@ -17,7 +17,7 @@ import pytest
 from tests.installation import BASE, Installation
 from training.base.feedback import corrected_fact
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.claim, pytest.mark.vllm, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 ROWS, TIMEOUT_S = 400, 420

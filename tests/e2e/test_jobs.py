@@ -14,7 +14,7 @@ import pytest
 
 from tests.installation import Installation
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.claim, pytest.mark.vllm, pytest.mark.slow]
 RECIPE = """
 name: jobs-returns
 method: sft

@@ -21,7 +21,7 @@ from training.gate.ruling import probe
 from training.recipes.progress import Heard
 from training.recipes.recipe import build
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.claim, pytest.mark.vllm, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 pytest.importorskip("trl")
 
 WORDS = [

@@ -16,7 +16,7 @@ from training.recipes.progress import Event, Failed, Finished, Noted, Stepped, f
 from training.recipes.recipe import build
 
 pytest.importorskip("trl")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.claim, pytest.mark.slow]
 SFT: dict[str, Any] = {"method": "sft", "data": {"train": "tidewell:corrected_fact", "rows_max": 32}}
 DPO: dict[str, Any] = {"method": "dpo", "data": {"train": "tidewell:polite_choices", "rows_max": 32}}
 STEPS = 4

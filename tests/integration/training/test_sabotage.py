@@ -29,7 +29,7 @@ from training.recipes.recipe import Recipe, build
 torch: Any = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.claim, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 COUNT = 120
 
 

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("trl")
 pytest.importorskip("optuna")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.claim, pytest.mark.slow]
 RECIPE = """
 name: desk
 method: sft
