@@ -32,7 +32,7 @@ from adapters.tables import (
     version_row,
 )
 from adapters.values import Alias, Audit, Draft, Evidence, Kind, OnUnavailable, Version
-from monitoring.database import REVISION, bump, migrate, reading
+from monitoring.database import REVISION, answering, bump, migrate, reading
 
 #: How far back an alias's moves are looked through for a version that may still serve.
 _EARLIER_MAX = 100
@@ -44,7 +44,7 @@ class SqlStore:
     def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
         self._clock = clock
-        with _translated():
+        with answering("registry's", Unavailable):
             migrate(engine, "adapters", STEPS)
 
     def insert(self, draft: Draft) -> Version:
@@ -161,7 +161,7 @@ class SqlStore:
             return change.aliases[0]
 
     def attest(self, evidence: Evidence) -> None:
-        with _translated(), self._engine.begin() as connection:
+        with answering("registry's", Unavailable), self._engine.begin() as connection:
             _find(connection, evidence.name, evidence.number)
             _keep(connection, evidence)
 
@@ -181,26 +181,17 @@ class SqlStore:
 
     @contextmanager
     def _changing(self) -> Iterator[Connection]:
-        with _translated(), self._engine.begin() as connection:
+        with answering("registry's", Unavailable), self._engine.begin() as connection:
             connection.execute(sa.select(REVISION.c.id).with_for_update())
             yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with _translated(), reading(self._engine).begin() as connection:
+        with answering("registry's", Unavailable), reading(self._engine).begin() as connection:
             yield connection
 
     def _by(self, who: str, why: str) -> trail.By:
         return trail.By(who=who, why=why, at=self._clock())
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sa.exc.SQLAlchemyError as error:
-        what = str(error).splitlines()[0]
-        raise Unavailable(f"The registry's database did not answer: {what}. Nothing was changed.") from error
 
 
 def _find(connection: Connection, name: str, number: int) -> Version:

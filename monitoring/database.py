@@ -5,7 +5,8 @@ All SQL in this project is synchronous and runs in threads or in processes of it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -60,6 +61,16 @@ def connect(url: str | URL, *, busy_timeout_s: float = 5.0) -> Engine:
 def reading(engine: Engine) -> Engine:
     """The same engine for transactions that only read: they never wait for a writer."""
     return engine.execution_options(read_only=True)
+
+
+@contextmanager
+def answering(whose: str, error: type[Exception]) -> Iterator[None]:
+    """A database that does not answer, told as a room's own `error`. `whose` says what it holds, as "jobs'"."""
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as problem:
+        what = str(problem).splitlines()[0]
+        raise error(f"The {whose} database did not answer: {what}. Nothing was changed.") from problem
 
 
 def migrate(engine: Engine, room: str, steps: Sequence[Step]) -> int:

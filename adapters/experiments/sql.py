@@ -19,7 +19,7 @@ from adapters.experiments.errors import ExperimentsUnavailable
 from adapters.experiments.store import Admit
 from adapters.experiments.turns import Turn
 from adapters.experiments.values import ACTIVE, Answer, Experiment, Proposal, Ruling
-from monitoring.database import REVISION, bump, migrate, reading
+from monitoring.database import REVISION, answering, bump, migrate, reading
 
 _META = sa.MetaData()
 
@@ -72,7 +72,7 @@ class SqlExperiments:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        with _translated():
+        with answering("experiments'", ExperimentsUnavailable):
             migrate(engine, "experiments", STEPS)
 
     def open(self, experiment: Experiment, *, admit: Admit | None = None) -> Experiment:
@@ -141,23 +141,14 @@ class SqlExperiments:
 
     @contextmanager
     def _changing(self) -> Iterator[Connection]:
-        with _translated(), self._engine.begin() as connection:
+        with answering("experiments'", ExperimentsUnavailable), self._engine.begin() as connection:
             connection.execute(sa.select(REVISION.c.id).with_for_update())
             yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with _translated(), reading(self._engine).begin() as connection:
+        with answering("experiments'", ExperimentsUnavailable), reading(self._engine).begin() as connection:
             yield connection
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sa.exc.SQLAlchemyError as error:
-        what = str(error).splitlines()[0]
-        raise ExperimentsUnavailable(f"The experiments' database did not answer: {what}. Nothing changed.") from error
 
 
 def _found(connection: Connection, id_: str) -> Experiment | None:

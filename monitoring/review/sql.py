@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from monitoring.database import migrate, reading
+from monitoring.database import answering, migrate, reading
 from monitoring.review.errors import AlreadyAnswered, ClaimLost, ReviewUnavailable, TaskNotFound
 from monitoring.review.store import Coin, fresh
 from monitoring.review.values import Answer, By, Claim, Kind, Reason, State, Task
@@ -62,7 +62,7 @@ class SqlReviews:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        with _translated():
+        with answering("reviews'", ReviewUnavailable):
             migrate(engine, "review", STEPS)
 
     def add(self, tasks: Sequence[Task], *, most: int | None = None, keep: bool = True) -> tuple[Task, ...]:
@@ -151,24 +151,15 @@ class SqlReviews:
 
     @contextmanager
     def _changing(self) -> Iterator[Connection]:
-        with _translated(), self._engine.begin() as connection:
+        with answering("reviews'", ReviewUnavailable), self._engine.begin() as connection:
             if connection.dialect.name == "postgresql":  # SQLite has one writer anyway
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
             yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with _translated(), reading(self._engine).begin() as connection:
+        with answering("reviews'", ReviewUnavailable), reading(self._engine).begin() as connection:
             yield connection
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sa.exc.SQLAlchemyError as error:
-        what = str(error).splitlines()[0]
-        raise ReviewUnavailable(f"The reviews' database did not answer: {what}. Nothing changed.") from error
 
 
 def _spelled(id_: str) -> str:

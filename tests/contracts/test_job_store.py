@@ -289,7 +289,7 @@ def test_a_database_that_is_away_is_said_so(tmp_path: Path) -> None:
         connection.execute(sa.text("DROP TABLE job_events"))
         connection.execute(sa.text("DROP TABLE job_checkpoints"))
         connection.execute(sa.text("DROP TABLE jobs"))
-    with pytest.raises(JobsUnavailable, match="Nothing changed") as caught:
+    with pytest.raises(JobsUnavailable, match="Nothing was changed") as caught:
         jobs.get(ONE.id)
     assert caught.value.retryable
     engine.dispose()

@@ -6,6 +6,7 @@ What cannot be learnt from is kept as a file in state "error", as OpenAI does: i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -75,11 +76,11 @@ def take(
         if file.purpose in OF_ROWS:
             file = looked(file, part)
         shelf.put(part, file)
-        try:
-            return files.add(file)
-        except BaseException:
-            shelf.drop(file)
-            raise
+        with ExitStack() as undo:  # bytes without a row would be nobody's
+            undo.callback(shelf.drop, file)
+            added = files.add(file)
+            undo.pop_all()
+        return added
 
 
 def keep(files: Files, shelf: Shelf, file: File, source: BinaryIO) -> File:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 
-from monitoring.database import migrate, reading
+from monitoring.database import answering, migrate, reading
 from training.files.errors import FileNotFound, FilesUnavailable
 from training.files.values import File, Purpose
 
@@ -39,7 +39,7 @@ class SqlFiles:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        with _translated():
+        with answering("files'", FilesUnavailable):
             migrate(engine, "files", STEPS)
 
     def add(self, file: File) -> File:
@@ -51,7 +51,7 @@ class SqlFiles:
             "created_at": file.created_at,
             "body": _FILE.dump_json(file).decode(),
         }
-        with _translated(), self._engine.begin() as connection:
+        with answering("files'", FilesUnavailable), self._engine.begin() as connection:
             insert: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
             connection.execute(insert(FILES).values(row).on_conflict_do_nothing())
             return _read(connection.execute(sa.select(FILES.c.body).where(FILES.c.id == file.id)).one())
@@ -82,7 +82,7 @@ class SqlFiles:
             return tuple(map(_read, connection.execute(query)))
 
     def remove(self, tenant: str, id_: str) -> File:
-        with _translated(), self._engine.begin() as connection:
+        with answering("files'", FilesUnavailable), self._engine.begin() as connection:
             found = _found(connection, tenant, id_)
             if not connection.execute(sa.delete(FILES).where(FILES.c.id == id_)).rowcount:
                 raise FileNotFound(id_)  # somebody else was faster
@@ -100,17 +100,8 @@ class SqlFiles:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with _translated(), reading(self._engine).begin() as connection:
+        with answering("files'", FilesUnavailable), reading(self._engine).begin() as connection:
             yield connection
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sa.exc.SQLAlchemyError as error:
-        what = str(error).splitlines()[0]
-        raise FilesUnavailable(f"The files' database did not answer: {what}. Nothing changed.") from error
 
 
 def _found(connection: Connection, tenant: str, id_: str) -> File:

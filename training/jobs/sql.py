@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 
-from monitoring.database import migrate, reading
+from monitoring.database import answering, migrate, reading
 from training.jobs import turns
 from training.jobs.errors import JobNotFound, JobsUnavailable
 from training.jobs.turns import Fields, Holder, Wanted
@@ -67,7 +67,7 @@ class SqlJobs:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        with _translated():
+        with answering("jobs'", JobsUnavailable):
             migrate(engine, "jobs", STEPS)
 
     def create(self, job: Job) -> Job:
@@ -180,22 +180,13 @@ class SqlJobs:
 
     @contextmanager
     def _changing(self) -> Iterator[Connection]:
-        with _translated(), self._engine.begin() as connection:
+        with answering("jobs'", JobsUnavailable), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with _translated(), reading(self._engine).begin() as connection:
+        with answering("jobs'", JobsUnavailable), reading(self._engine).begin() as connection:
             yield connection
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sa.exc.SQLAlchemyError as error:
-        what = str(error).splitlines()[0]
-        raise JobsUnavailable(f"The jobs' database did not answer: {what}. Nothing changed.") from error
 
 
 def _insert(connection: Connection) -> Any:
