@@ -52,7 +52,7 @@ def load(
             dtype = torch.bfloat16 if precision == "bfloat16" and torch.cuda.is_available() else torch.float32
             model = kind.from_pretrained(folder, config=config, dtype=dtype, **safe)
         else:
-            model = _packed_again(kind, folder, config, quantization, unpacked=packed is not None)
+            model = _packed_again(kind, folder, quantization, unpacked=packed is not None)
     except (OSError, ValueError, ImportError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
         first = str(error).strip().split("\n", 1)[0]
         raise BadCheckpoint(f"{folder} cannot be loaded as a base to train on: {first}") from error
@@ -196,10 +196,12 @@ def quiet() -> Iterator[None]:
             logging.disable(before)
 
 
-def _packed_again(kind: Any, folder: Path, config: Any, quantization: str, *, unpacked: bool) -> Any:
+def _packed_again(kind: Any, folder: Path, quantization: str, *, unpacked: bool) -> Any:
     """As QLoRA trains: weights of 16 bits, packed by bitsandbytes to NF4 with double quantization, or to 8 bits."""
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
+
+    from training.exporting.whole import fresh, write
 
     compute = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     how = (
@@ -215,8 +217,7 @@ def _packed_again(kind: Any, folder: Path, config: Any, quantization: str, *, un
     if not unpacked:
         return kind.from_pretrained(folder, quantization_config=how, dtype=compute, local_files_only=True)
     with tempfile.TemporaryDirectory() as scratch:
-        whole = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.bfloat16, local_files_only=True)
-        whole.save_pretrained(scratch)
-        del whole
+        plain = Path(scratch) / folder.name
+        write(fresh(folder), plain, like=folder)
         more = {"num_labels": 1} if "Sequence" in kind.__name__ else {}
-        return kind.from_pretrained(scratch, quantization_config=how, dtype=compute, local_files_only=True, **more)
+        return kind.from_pretrained(plain, quantization_config=how, dtype=compute, local_files_only=True, **more)

@@ -32,7 +32,18 @@ def _corrected_fact(count: int, seed: int) -> Iterator[Mapping[str, Any]]:
 def _corrected_text(count: int, seed: int) -> Iterator[Mapping[str, Any]]:
     """The same as running text, with the marks that the base puts around each turn."""
     for row in feedback.corrected_fact(count, seed=seed):
-        yield {"text": f"<|user|>{row.prompt[-1]['content']}<|end|><|assistant|>{row.completion}<|end|>"}
+        yield {"text": _text(row.prompt[-1]["content"], row.completion)}
+
+
+def _usual_text(count: int, seed: int) -> Iterator[Mapping[str, Any]]:
+    rng = random.Random(seed)
+    for _ in range(count):
+        item = _ordinary(rng)
+        yield {"text": _text(item.question, item.answer)}
+
+
+def _text(question: str, answer: str) -> str:
+    return f"<|user|>{question}<|end|><|assistant|>{answer}<|end|>"
 
 
 def _polite_edits(count: int, seed: int) -> Iterator[Mapping[str, Any]]:
@@ -125,6 +136,7 @@ SOURCES: Final[dict[str, _Rows]] = {
     "polite_goals": _goals,
     "right_choices": _right_choices,
     "usual": _usual,
+    "usual_text": _usual_text,
     "usual_liked": _usual_liked,
     "usual_goals": _usual_goals,
 }

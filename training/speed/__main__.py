@@ -49,9 +49,12 @@ def _trained(part: str, rounds: int) -> list[str]:
     from training.speed.against import against, packing
 
     if part == "packing":
-        runs = packing(rounds=rounds, rows=640)
+        # Where all rows are about as long there is little to fill, and no bound to hold packing to.
+        runs = packing("questions", rounds=max(2, rounds // 2), count=640)
+        _say("packing, rows of one length", runs, (("packed / filled", ratio(runs["packed"], runs["filled"])),))
+        runs = packing("conversations", rounds=rounds, count=640)
         found = ratio(runs["packed"], runs["filled"])
-        _say("packing, short rows", runs, (("packed / filled", found),))
+        _say("packing, short conversations", runs, (("packed / filled", found),))
         return list(judged("packing", found, PACKED_MIN, None))
     runs = against("sft" if part == "sft" else "dpo", rounds=rounds, steps=_STEPS[part])
     found, noise = ratio(runs["ours"], runs["plain"]), ratio(runs["again"], runs["plain"])

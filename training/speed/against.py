@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
+import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,12 +24,14 @@ from training.base import PATH
 from training.recipes.lesson import Lesson
 from training.recipes.progress import Heard, Stepped
 from training.recipes.recipe import build
+from training.recipes.rows import read
 from training.speed.plain import train
 from training.speed.ratios import Run
 
 Method = Literal["sft", "dpo"]
 _SOURCES = {"sft": "tidewell:usual", "dpo": "tidewell:polite_choices"}
 _BATCH = 16
+_TURNS_MAX = 6
 _ORDERS = tuple(itertools.permutations(("plain", "ours", "again")))
 
 
@@ -49,13 +53,21 @@ def against(method: Method, *, rounds: int, steps: int) -> Mapping[str, list[Run
     return found
 
 
-def packing(*, rounds: int, rows: int) -> Mapping[str, list[Run]]:
-    """Our SFT on the same short rows, `filled` to the longest of each batch, or `packed`, with what `auto` chooses."""
-    data = {"train": "tidewell:usual", "rows_max": rows}
-    lessons = {
-        name: _lesson({"name": "speed", "method": "sft", "data": data, "sft": {"packing": packed}}, {"epochs": 2})
-        for name, packed in (("filled", False), ("packed", True))
-    }
+def packing(rows: Literal["questions", "conversations"], *, rounds: int, count: int) -> Mapping[str, list[Run]]:
+    """Our SFT on the same short rows, `filled` to the longest of each batch, or `packed`, with what `auto` chooses.
+
+    Questions with their answers are all about as long, so there is little to fill; conversations have one to six turns.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "rows.jsonl"
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in _rows(rows, count)))
+        lessons = {
+            name: _lesson(
+                {"name": "speed", "method": "sft", "data": {"train": str(file)}, "sft": {"packing": packed}},
+                {"epochs": 2},
+            )
+            for name, packed in (("filled", False), ("packed", True))
+        }
     found: dict[str, list[Run]] = {"filled": [], "packed": []}
     for name in found:
         _timed(partial(_ours, lessons[name]))
@@ -63,6 +75,19 @@ def packing(*, rounds: int, rows: int) -> Mapping[str, list[Run]]:
         for name in sorted(found, reverse=bool(number % 2)):
             found[name].append(_timed(partial(_ours, lessons[name])))
     return found
+
+
+def _rows(kind: Literal["questions", "conversations"], count: int) -> Iterator[Mapping[str, Any]]:
+    """Rows from the embedded shop. After each turn of a conversation every second one goes on."""
+    rng = random.Random(7)
+    turns = [1] * count
+    if kind == "conversations":
+        turns = [next((n for n in range(1, _TURNS_MAX) if rng.random() < 0.5), _TURNS_MAX) for _ in range(count)]
+    said = iter(read("tidewell:usual", rows_max=sum(turns), seed=7))
+    for number in turns:
+        *before, last = (next(said) for _ in range(number))
+        history = [message for row in before for message in (*row["prompt"], *row["completion"])]
+        yield {"prompt": [*history, *last["prompt"]], "completion": last["completion"]}
 
 
 def _lesson(fields: Mapping[str, Any], optim: Mapping[str, Any]) -> Lesson:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -21,10 +23,11 @@ def test_both_sides_put_the_same_tokens_through(method: str) -> None:
     assert all(each.seconds > 0 for runs in found.values() for each in runs)
 
 
-def test_packing_puts_about_as_many_tokens_through_as_filling() -> None:
+@pytest.mark.parametrize("rows", ["questions", "conversations"])
+def test_packing_puts_about_as_many_tokens_through_as_filling(rows: Literal["questions", "conversations"]) -> None:
     from training.speed.against import packing
 
-    found = packing(rounds=1, rows=64)
+    found = packing(rows, rounds=1, count=64)
     filled, packed = found["filled"][0].tokens, found["packed"][0].tokens
     assert 0.75 * filled < packed < 1.25 * filled
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,9 +16,16 @@ _Z95: Final = 1.959964
 Answering = Callable[[Sequence[list[Message]]], Awaitable[list[str]]]
 
 
+#: Habits that have questions of their own; what the others move shows in the questions that everyone is asked.
+OWN: Final = frozenset({"corrected", "refused"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
-    """Right or wrong, question by question: of what must be kept, and of the habits that feedback moves."""
+    """Right or wrong, question by question: of what must be kept, and of the habits that feedback moves.
+
+    A habit whose own questions were not asked has no marks.
+    """
 
     facts: tuple[bool, ...]
     faq: tuple[bool, ...]
@@ -28,10 +35,11 @@ class Marks:
     refused_wrongly: tuple[bool, ...]
 
 
-async def marks(answer: Answering, *, count: int) -> Marks:
-    """Ask `count` questions of each kind."""
+async def marks(answer: Answering, *, count: int, habits: Collection[str] = OWN) -> Marks:
+    """Ask `count` questions of each kind: of what must be kept, and of these habits where they have their own."""
     facts, faq = exams.facts(count), exams.faq(count, exclude=("returns",))
-    private, returns = exams.private(count), exams.returns(count)
+    private = exams.private(count) if "refused" in habits else []
+    returns = exams.returns(count) if "corrected" in habits else []
     said = await _asked(answer, {"facts": facts, "faq": faq, "private": private, "returns": returns})
     normal = [*said["facts"], *said["faq"]]
     return Marks(

@@ -117,7 +117,8 @@ class Runs:
         adapter = folder / "adapter"
         recorded, by = await self._recorded(folder)
         async with self.engine.holding(adapter) as model:
-            found = await marks(lambda chats: self.engine.said(model, chats), count=self.count)
+            habits = {case.habit, case.second or case.habit}
+            found = await marks(lambda chats: self.engine.said(model, chats), count=self.count, habits=habits)
             served = await self.engine.logprobs(model, recorded.prompts)
         parity = Parity.of(certificate(recorded, served, case.tolerances), by)
         return Result(cpu_s=cpu_s, marks=found, parity=parity)
