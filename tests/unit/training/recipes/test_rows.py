@@ -73,7 +73,7 @@ def test_only_the_first_problems_are_shown_and_all_are_counted() -> None:
     [
         ("corrected_fact", "sft"), ("corrected_text", "pretrain"), ("polite_edits", "sft"), ("polite_choices", "dpo"),
         ("refuse_choices", "orpo"), ("refuse_thumbs", "kto"), ("polite_goals", "grpo"), ("usual", "sft"),
-        ("usual_liked", "kto"), ("usual_goals", "grpo"), ("right_choices", "dpo"),
+        ("usual_liked", "kto"), ("usual_goals", "grpo"), ("right_choices", "dpo"), ("usual_text", "pretrain"),
     ],
 )  # fmt: skip
 def test_the_embedded_shops_feedback_is_what_methods_take(source: str, method: Method) -> None:
@@ -86,7 +86,7 @@ def test_the_embedded_shops_feedback_is_what_methods_take(source: str, method: M
 
 
 def test_no_source_is_left_out_of_the_test_above() -> None:
-    assert len(SOURCES) == 11
+    assert len(SOURCES) == 12
 
 
 def test_replayed_rows_are_the_share_that_was_asked_for() -> None:
