@@ -94,8 +94,11 @@ def main() -> int:
 
 
 def _points(rng: random.Random) -> Iterator[Point]:
-    """In the order of the run; the first while it starts, one while it writes."""
-    steps = sorted([0, *(rng.randrange(1, STEPS) for _ in range(KILLS - 1))])
+    """In the order of the run; the first while it starts, one while it writes.
+
+    Each is met by a start of its own: the run comes to it again, from its last checkpoint.
+    """
+    steps = sorted([0, *(rng.randrange(1, STEPS - 5) for _ in range(KILLS - 1))])
     writing = rng.randrange(2, max(3, KILLS - 1))
     for at, step in enumerate(steps):
         wait_s = rng.uniform(0.5, 8.0) if step == 0 else rng.uniform(0.0, 0.3)
@@ -111,19 +114,20 @@ def _run(recipe: Mapping[str, Any], points: tuple[Point, ...]) -> Made:
         jobs = SqlJobs(connect(f"sqlite:///{home}/control.db"))
         job = Job(id=new_id(), tenant="default", name=recipe["name"], recipe=recipe, created_at=time.time())
         jobs.create(job)
-        run, todo, worker = home / "runs" / job.id, list(points), _worker(home)
+        run, todo, worker, starts = home / "runs" / job.id, list(points), _worker(home), -1
         try:
             while (job := jobs.get(job.id)).phase is not Phase.PUBLISH:
                 if job.state in FINAL:
                     raise SystemExit(f"{job.id} is {job.state}: {job.error}")
                 if time.monotonic() - began > TIMEOUT_S:
                     raise SystemExit(f"{job.id} takes longer than {TIMEOUT_S:g} s; its log:\n{_log(run)}")
-                if todo and _there(run, todo[0]):
+                if todo and _starts(run) > starts and _there(run, todo[0]):
                     point = todo.pop(0)
                     time.sleep(point.wait_s)
                     if (whom := _kill(worker, point)) is None:
                         todo.insert(0, point)  # it has just ended by itself, or not begun
                     else:
+                        starts = _starts(run)
                         killed.append(f"{whom} at {_step(run)}{' writing' if point.writing else ''}")
                         if whom == "worker":
                             worker = _worker(home)
@@ -183,8 +187,14 @@ def _events(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def _step(run: Path) -> int:
-    """The furthest step so far."""
-    return max((event["step"] for event in _events(run) if event.get("event") == "stepped"), default=0)
+    """The furthest step of the last start."""
+    step = 0
+    for event in _events(run):
+        if event.get("event") == "began":
+            step = 0
+        elif event.get("event") == "stepped":
+            step = event["step"]
+    return step
 
 
 def _starts(run: Path) -> int:

@@ -30,10 +30,15 @@ class Case:
     tolerances: Tolerances = field(default_factory=Tolerances)
 
 
-_SFT = {"method": "sft", "data": {"train": "tidewell:corrected_fact"}, "optim": {"learning_rate": 2e-3, "steps": 60}}
+_SFT = {
+    "method": "sft",
+    "data": {"train": "tidewell:corrected_fact", "replay": {"source": "tidewell:usual", "share": 0.4}},
+    "optim": {"learning_rate": 2e-3, "steps": 60},
+}
+_TEXTS = {"train": "tidewell:corrected_text", "replay": {"source": "tidewell:usual_text", "share": 0.4}}
 _CHOICES = "tidewell:polite_choices"
 _PAIRS = {"train": _CHOICES}
-_PAIRS_REPLAYED = {**_PAIRS, "replay": {"source": "tidewell:right_choices", "share": 0.4}}
+_PAIRS_REPLAYED = {**_PAIRS, "replay": {"source": "tidewell:right_choices", "share": 0.5}}
 _GOALS = {"train": "tidewell:usual_goals"}
 _REWARDS = ["contains:fact", "tidewell:polite"]
 
@@ -58,16 +63,16 @@ CASES: Final = (
     _sft("sft-int8", quantization="int8"),
     _sft("sft-dora", adapter={"kind": "dora"}),
     _sft("sft-rslora", adapter={"kind": "rslora"}),
-    _sft("sft-lora-plus", optim={"learning_rate": 1e-3, "lora_plus": 8.0}),
+    _sft("sft-lora-plus", optim={"learning_rate": 5e-4, "lora_plus": 8.0}),
     _sft("sft-pissa", adapter={"kind": "pissa"}, optim={"learning_rate": 1e-3}),
     _sft("sft-full", tuning="full", optim={"learning_rate": 4e-4}),
     _sft("sft-half", tuning="half", optim={"learning_rate": 6e-4}),
-    _sft("pretrain", method="pretrain", data={"train": "tidewell:corrected_text"}, optim={"steps": 80}),
+    _sft("pretrain", method="pretrain", data=_TEXTS, optim={"steps": 80}),
     _polite(
-        "dpo", 0.95, data=_PAIRS_REPLAYED, optim={"learning_rate": 5e-4, "steps": 80}, dpo={"beta": 0.4},
+        "dpo", 0.95, data=_PAIRS_REPLAYED, optim={"learning_rate": 1e-3, "steps": 80}, dpo={"beta": 0.4},
     ),
     _polite(
-        "dpo-list", 0.95, method="dpo", data=_PAIRS_REPLAYED, optim={"learning_rate": 5e-4, "steps": 80},
+        "dpo-list", 0.95, method="dpo", data=_PAIRS_REPLAYED, optim={"learning_rate": 8e-4, "steps": 80},
         dpo={"loss": ["sigmoid", "sft"], "weights": [1.0, 2.0], "beta": 0.3},
     ),
     Case(
@@ -89,15 +94,15 @@ CASES: Final = (
     ),
     _polite(
         "grpo", 0.95, data=_GOALS, rl={"rewards": _REWARDS, "beta": 0.01},
-        optim={"learning_rate": 5e-4, "steps": 60, "batch": 32},
+        optim={"learning_rate": 1.5e-3, "steps": 60, "batch": 32},
     ),
     _polite(
         "rloo", 0.9, data=_GOALS, rl={"rewards": _REWARDS, "beta": 0.01},
-        optim={"learning_rate": 5e-4, "steps": 60, "batch": 32},
+        optim={"learning_rate": 1.5e-3, "steps": 50, "batch": 32},
     ),
     _polite(
         "ppo", 0.9, data=_GOALS, rl={"rewards": _REWARDS, "beta": 0.02},
-        optim={"learning_rate": 1e-3, "steps": 40, "batch": 48, "scheduler": "constant"},
+        optim={"learning_rate": 1e-3, "steps": 36, "batch": 48, "scheduler": "constant"},
     ),
     *(
         Case(name=f"merge-{how}", habit="corrected", second="polite", least=0.8, merged=("sft", "orpo"), how=how)
