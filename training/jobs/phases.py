@@ -59,6 +59,8 @@ def train(held: Held, tools: Tools) -> None:
     if finished(held.folder) is not None:
         move_on(held, tools, Phase.PUBLISH, **_learnt(held))
         return
+    if held.job.handle:
+        move_on(held, tools, Phase.TRAIN, handle="")  # or the next start would find the run that has ended
     if isinstance(failed := held.tail.last, Failed):
         if failed.code in _COMES_FREE:  # the run before this one is still being ended
             held.again_at = tools.clock() + _AGAIN_S

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Unpack
 
 from adapters.errors import AdapterError
 from training.errors import TrainingError
@@ -108,7 +108,8 @@ class Runner:
             if stop(held, self._tools, at_once=True) if not self._terms.outlives else True:
                 # What is paused, cancelled or somebody else's by now is left to whoever has it.
                 with suppress(JobConflict, JobNotFound):
-                    self._move(held, JobState.QUEUED, expected=JobState.RUNNING)
+                    left = held.job.handle if self._terms.outlives else ""
+                    self._move(held, JobState.QUEUED, expected=JobState.RUNNING, handle=left)
             self._drop(held)
 
     # Each job
@@ -173,7 +174,7 @@ class Runner:
     def _pause(self, held: Held) -> None:
         """Its process ends first, so that nothing writes into a run that is paused."""
         if stop(held, self._tools):
-            held.job = self._move(held, JobState.PAUSED, expected=JobState.PAUSING)
+            held.job = self._move(held, JobState.PAUSED, expected=JobState.PAUSING, handle="")
             step = f" after step {held.tail.step}" if held.tail.step else ""
             self._say(held.job, "info", f"The job is paused{step}.", what=f"{held.job.attempt}/paused")
             self._drop(held)
@@ -268,8 +269,8 @@ class Runner:
             self._held.pop(held.job.id, None)
             self._lost.discard(held.job.id)
 
-    def _move(self, held: Held, state: JobState, *, expected: JobState) -> Job:
-        return self._jobs.move(held.job.id, state, expected=expected, now=self._clock(), holder=held.holder)
+    def _move(self, held: Held, state: JobState, *, expected: JobState, **fields: Unpack[Fields]) -> Job:
+        return self._jobs.move(held.job.id, state, expected=expected, now=self._clock(), holder=held.holder, **fields)
 
     def _say(self, job: Job, level: Level, message: str, *, what: str) -> None:
         self._jobs.say([spoken(job, level, message, what=what, now=self._clock())])

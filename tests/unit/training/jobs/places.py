@@ -70,7 +70,8 @@ class FakeLauncher:
         return run
 
     def reattach(self, handle: str) -> FakeRun | None:
-        return next((run for run in self.runs if run.handle == handle and run.code is None), None)
+        """Also one that has ended, as the real ones do."""
+        return next((run for run in self.runs if run.handle == handle), None)
 
 
 @dataclass

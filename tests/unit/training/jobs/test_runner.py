@@ -157,6 +157,7 @@ def test_a_paused_training_ends_and_begins_again_when_it_is_resumed(at: Works) -
     at.launcher.script = works
     asking.resume(at.jobs, "ftjob-1", now=at.clock())
     assert at.until(JobState.SUCCEEDED).attempt == 2
+    assert not any("ended by signal" in line for line in at.said())
 
 
 def test_a_process_that_does_not_listen_is_ended(at: Works) -> None:
@@ -343,6 +344,7 @@ def test_a_worker_that_ends_gives_its_jobs_back_once_their_processes_have_ended(
     at.again()
     at.launcher.script = works
     assert at.until(JobState.SUCCEEDED).attempt == 2  # at once, not when its heartbeat is too old
+    assert not any("ended by signal" in line for line in at.said())
 
 
 def test_a_launcher_that_cannot_say_is_asked_again_and_nothing_is_started_twice(at: Works) -> None:
