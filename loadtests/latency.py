@@ -1,5 +1,8 @@
 """`make latency`: what the gateway adds to a request, sequentially, over a fast mock, with everything on.
 
+The gateway reaches the mock on a unix socket, as it reaches the engine that `graftline up` starts; the first row's note
+says what TCP costs instead, for engines elsewhere. Who asks the mock directly does so over TCP.
+
 Direct and through the gateway by turns, several rounds; overhead is the median over the rounds of the difference of
 the rounds' medians, so that drift of a noisy machine falls out. An A/A row (direct against direct) shows what noise
 remains. Streams: time to the first token, and the largest stall between events that the mock sends 5 ms apart.
@@ -12,11 +15,12 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from loadtests.report import Row, report
-from loadtests.stack import free_port, gateway, make_key, scripted, stack
+from loadtests.stack import free_port, gateway, make_key, scripted, scripted_on_a_socket, stack
 
 ROUNDS, PER_ROUND, WARM_UP = 15, 40, 60
 OVERHEAD_MS_MAX = 0.4
@@ -85,15 +89,25 @@ def compare(a: End, b: End, measure: Callable[[End], float]) -> tuple[float, flo
     return statistics.median(differences), statistics.median(all_a), statistics.median(all_b)
 
 
-def main() -> int:
-    rows = []
+@contextmanager
+def ends(*, socket: bool) -> Iterator[tuple[End, End, End]]:
+    """Twice the mock itself, and the gateway in front of one: on a unix socket, or on the same TCP port."""
     with stack() as running:
         engine_port, gateway_port = free_port(), free_port()
         url = scripted(running, "engine", port=engine_port, model=MODEL)
+        if socket:
+            url = scripted_on_a_socket(running, "behind", model=MODEL)
         running.env["GRAFTLINE_ENGINE_URLS"] = url
         key = make_key(running, requests_per_min="1000000", tokens_per_min="1000000000", concurrent="100")
         gateway(running, port=gateway_port)
-        direct, again, through = End.to(engine_port, key), End.to(engine_port, key), End.to(gateway_port, key)
+        yield End.to(engine_port, key), End.to(engine_port, key), End.to(gateway_port, key)
+
+
+def main() -> int:
+    rows: list[Row] = []
+    with ends(socket=False) as (direct, _, through):
+        over_tcp, _, _ = compare(direct, through, lambda end: end.ask(stream=False)[0])
+    with ends(socket=True) as (direct, again, through):
         for name, measure in (
             ("total, one answer", lambda end: end.ask(stream=False)[0]),
             ("total, streamed", lambda end: end.ask(stream=True)[0]),
@@ -107,7 +121,8 @@ def main() -> int:
                     found=overhead,
                     bound=OVERHEAD_MS_MAX,
                     unit="ms",
-                    note=f"direct {before:.3f}, through {after:.3f}, A/A {noise:+.3f}",
+                    note=f"direct {before:.3f}, through {after:.3f}, A/A {noise:+.3f}"
+                    + ("" if rows else f"; engine on TCP: {over_tcp:.3f}"),
                 )
             )
         paced = "[[tokens:48]] [[pace:0.005]]"

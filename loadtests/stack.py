@@ -86,12 +86,26 @@ def free_port() -> int:
 
 def scripted(running: Stack, name: str, *, port: int, model: str, **options: str) -> str:
     """Start a scripted engine; returns its URL."""
-    argv = [sys.executable, "-m", "gateway.engines.scripted", "--port", str(port), "--model", model]
-    for option, value in options.items():
-        argv += [f"--{option.replace('_', '-')}", value]
-    running.start(name, argv)
+    _scripted(running, name, "--port", str(port), "--model", model, **options)
     wait_for(f"http://127.0.0.1:{port}/health", timeout_s=30)
     return f"http://127.0.0.1:{port}"
+
+
+def scripted_on_a_socket(running: Stack, name: str, *, model: str, **options: str) -> str:
+    """The same on a unix socket, as `graftline up` starts an engine; returns its URL."""
+    path = running.home / f"{name}.sock"
+    _scripted(running, name, "--uds", str(path), "--model", model, **options)
+    until = time.monotonic() + 30
+    while not path.is_socket():
+        if time.monotonic() > until:
+            raise TimeoutError(f"{path} did not appear within 30 s")
+        time.sleep(0.05)
+    return f"unix:{path}"
+
+
+def _scripted(running: Stack, name: str, *argv: str, **options: str) -> None:
+    more = [part for option, value in options.items() for part in (f"--{option.replace('_', '-')}", value)]
+    running.start(name, [sys.executable, "-m", "gateway.engines.scripted", *argv, *more])
 
 
 def gateway(running: Stack, *, port: int, name: str = "gateway", env: Mapping[str, str] | None = None) -> str:
