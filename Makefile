@@ -7,7 +7,7 @@ export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev up test check fix engine-check latency kill restart swap thousand stall hostile experiment bench loop resume recipes trainspeed stats base reference clean
+.PHONY: help setup dev up test check fix engine-check latency kill restart swap thousand stall hostile experiment bench loop resume recipes trainspeed picture stats base reference clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,8 +21,13 @@ dev: ## Install what the tests need besides.
 up: setup ## Engine, worker and gateway on :8000 with the embedded base; Ctrl-C stops them.
 	@.venv/bin/graftline up
 
+# Processes share the tests, one more than a small machine has processors, for many tests wait; tests/sharing.py says
+# which go together. Temporary files are in memory where there is room: tests write much, and wait for the disk.
 test: dev ## Everything, real vLLM included; the long claims have targets of their own.
-	$(PY) -m pytest -q -m "not claim"
+	@room=$$(df --output=avail -k /dev/shm 2>/dev/null | tail -n 1); \
+	folder=$$(mktemp -d -p "$$([ "$${room:-0}" -gt 6000000 ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")" graftline.XXXXXX); \
+	trap 'rm -rf "$$folder"' EXIT; \
+	TMPDIR=$$folder OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not claim" -n 3 --dist loadgroup --no-loadscope-reorder
 
 check: dev ## Lint, types, import contracts and the fast tests.
 	.venv/bin/ruff format --check .
@@ -69,7 +74,7 @@ bench: dev ## What experiments and their records cost, and how that grows; LARGE
 
 loop: dev ## From a file or feedback to what is served, on real vLLM. Not all of it was seen to pass yet.
 	$(PY) -m pytest -v -m claim tests/e2e/test_jobs.py tests/e2e/test_fine_tuning.py tests/e2e/test_algebra.py \
-		tests/integration/test_gate_served.py tests/integration/training
+		tests/integration/test_gate_served.py tests/integration/training tests/docs/test_readme.py
 
 resume: dev ## Kill a job's worker and training at ten random points; its adapter is the undisturbed one, bit by bit.
 	$(PY) -m loadtests.resume
@@ -79,6 +84,12 @@ recipes: dev ## Train each method on the embedded base, three seeds; what vLLM t
 
 trainspeed: dev ## Our training against a plain TRL script, packing, the dataset compiler; LARGE=1 adds a million records.
 	OMP_NUM_THREADS=1 $(PY) -m training.speed $(if $(LARGE),--large)
+
+picture: dev ## Train two small runs, about a CPU-minute, and draw the README's picture of how they went.
+	rm -rf .graftline/picture
+	for run in sft grpo; do OMP_NUM_THREADS=1 .venv/bin/graftline train training/publishing/picture/$$run.yaml \
+		--out .graftline/picture/$$run || exit; done
+	$(PY) -m training.publishing.picture .graftline/picture/sft .graftline/picture/grpo
 
 stats: dev ## The simulation study: do the statistics of experiments keep their promises?
 	$(PY) -m monitoring.statistics.study

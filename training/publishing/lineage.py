@@ -26,7 +26,7 @@ FORMAT: Final = "graftline-training/1"
 #: Of a run's own words, those that differ though the same was learnt.
 _OF_THE_MACHINE: Final = frozenset({"memory"})
 #: Of a recipe, what decides nothing of the weights.
-_BESIDE: Final = frozenset({"name", "gate", "evaluation", "report", "launch"})
+_BESIDE: Final = frozenset({"name", "gate", "evaluation", "report", "wandb", "launch"})
 _POINTS: Final = 40
 #: Numbers that are another each time, though the same was learnt.
 _CLOCKED: Final = ("_runtime", "_per_second", "_time", "seconds")
