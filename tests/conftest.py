@@ -1,4 +1,4 @@
-"""What every test may use."""
+"""What every test may use, and how processes share the tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.engines", "tests.installation"]
+pytest_plugins = ["tests.engines", "tests.installation", "tests.sharing"]
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from loadtests.stack import free_port
+from tests.engines import TLS, undisturbed
 from training.base import NAME as BASE
 from training.base import PATH
 from training.base.digest import folder_digest
@@ -53,7 +55,7 @@ class Installation:
 
     def client(self) -> httpx.Client:
         return httpx.Client(
-            base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=120, trust_env=False
+            base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=120, verify=TLS, trust_env=False
         )
 
     def ask(self, model: str, text: str = "When are you open?", **fields: object) -> httpx.Response:
@@ -65,7 +67,7 @@ class Installation:
 def start(home: Path, **settings: str) -> Installation:
     """Start `graftline up` in `home` and wait until it can answer."""
     port = free_port()
-    outside = {k: v for k, v in os.environ.items() if not k.startswith("GRAFTLINE_")}
+    outside = {k: v for k, v in undisturbed(os.environ).items() if not k.startswith("GRAFTLINE_")}
     ours = {f"GRAFTLINE_{name.upper()}": value for name, value in settings.items()}
     env = {**outside, "GRAFTLINE_HOME": str(home), "GRAFTLINE_PORT": str(port), **ours}
     with (home / "up.log").open("wb") as log:
@@ -76,7 +78,7 @@ def start(home: Path, **settings: str) -> Installation:
     until = time.monotonic() + START_S
     while True:
         try:
-            if httpx.get(f"{url}/readyz", trust_env=False).status_code == 200:
+            if httpx.get(f"{url}/readyz", verify=TLS, trust_env=False).status_code == 200:
                 break
         except httpx.HTTPError:
             pass
@@ -91,14 +93,19 @@ def start(home: Path, **settings: str) -> Installation:
 def markers() -> Path:
     """Four trained marker adapters, `<folder>/<word>`, kept between runs under the base's digest."""
     folder = ROOT / ".pytest_cache" / "markers" / folder_digest(PATH).removeprefix("sha256:")[:16]
-    missing = [word for word in WORDS[:4] if not (folder / word).is_dir()]
-    if missing:
-        folder.mkdir(parents=True, exist_ok=True)
-        argv = [sys.executable, "-m", "training.base.markers", "--out", str(folder), "--words", ",".join(missing)]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of this run may want them too
+        _train([word for word in WORDS[:4] if not (folder / word).is_dir()], folder)
+    return folder
+
+
+def _train(words: list[str], folder: Path) -> None:
+    if words:
+        argv = [sys.executable, "-m", "training.base.markers", "--out", str(folder), "--words", ",".join(words)]
         env = {**os.environ, "OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
         done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from monitoring.statistics.errors import BadSample
 
@@ -55,4 +55,4 @@ def mismatch(counts: Sequence[int], shares: Sequence[float], *, concentration: f
         prior = concentration * part
         evidence += math.lgamma(prior + count) - math.lgamma(prior) - count * math.log(part)
         statistic += (count - total * part) ** 2 / (total * part)
-    return Mismatch(log_evidence=evidence, p_value=float(chi2.sf(statistic, len(counts) - 1)))
+    return Mismatch(log_evidence=evidence, p_value=float(chdtrc(len(counts) - 1, statistic)))

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from adapters.checks.probe import Prober
 from adapters.errors import ProbeAway, Rejected
@@ -20,29 +21,34 @@ from tests.engines import MAX_MODEL_LEN, MODEL, RunningEngine, tiny_adapter
 from training.base import PATH as BASE
 from training.probe.client import WarmProber
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 VOCABULARY = int(json.loads((BASE / "config.json").read_bytes())["vocab_size"])
 DIGEST = "sha256:" + "ab" * 32
 
 
-@pytest.fixture(
+@pytest_asyncio.fixture(
+    scope="module",
+    loop_scope="module",
     params=[
         "scripted",
         pytest.param("peft", marks=pytest.mark.slow),
         pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.slow]),
-    ]
+    ],
 )
-async def prober(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Prober]:
+async def prober(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Prober]:
+    """One for all cases: importing torch takes ten seconds, and serving many adapters is what a prober is for."""
+    folder = tmp_path_factory.mktemp("prober")
     async with AsyncExitStack() as stack:
         made: Prober
         if request.param == "peft":
             pytest.importorskip("peft")
-            made = WarmProber(BASE, tmp_path / "probe.log", timeout_s=60)
+            made = WarmProber(BASE, folder / "probe.log", timeout_s=60)
         elif request.param == "vllm":
             real: RunningEngine = request.getfixturevalue("vllm_engine")
             made = QuarantineProber(Vllm("quarantine", real.url), vocabulary=VOCABULARY)
         else:
             options = Options(model=MODEL, max_model_len=MAX_MODEL_LEN)
-            engine = await stack.enter_async_context(running(options, uds=tmp_path / "s"))
+            engine = await stack.enter_async_context(running(options, uds=folder / "s"))
             made = QuarantineProber(Vllm("quarantine", engine.url), vocabulary=VOCABULARY)
         yield made
         await made.close()

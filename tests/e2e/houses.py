@@ -9,15 +9,17 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
-from loadtests.stack import Stack, free_port, gateway, make_key, scripted, wait_for
+from loadtests.stack import Stack, free_port, gateway, scripted, wait_for
 from monitoring.records.events import Inference
 from monitoring.records.sql import SqlRecords
-from tests.engines import tiny_adapter
+from tests.e2e.verbs import verb
+from tests.engines import TLS, tiny_adapter
 
 BASE = "tidewell"
 Found = TypeVar("Found")
@@ -34,7 +36,7 @@ class House:
 
     def client(self, key: str | None = None) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.key if key is None else key}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, verify=TLS, trust_env=False)
 
     def chat(self, text: str = "hello", *, key: str | None = None, **fields: Any) -> httpx.Response:
         headers = fields.pop("headers", None)
@@ -47,7 +49,9 @@ class House:
 
     def script(self, engine: int = 0, **told: Any) -> dict[str, Any]:
         """Tell an engine what to do next, or only look at what it counts."""
-        found: dict[str, Any] = httpx.post(f"{self.engines[engine]}/script", json=told, trust_env=False).json()
+        found: dict[str, Any] = httpx.post(
+            f"{self.engines[engine]}/script", json=told, verify=TLS, trust_env=False
+        ).json()
         return found
 
     def new_key(self, **fields: Any) -> tuple[str, str]:
@@ -60,22 +64,27 @@ class House:
             eventually(lambda: theirs.get("/v1/models").status_code == 200)
         return secret, str(made.json()["id"])
 
-    def records(self) -> list[Inference]:
-        return SqlRecords(self.running.home / "records").query(limit=10_000)
+    def records(self, since: float | None = None) -> list[Inference]:
+        return _shelf(self.running.home).query(since=since, limit=10_000)
 
     def record(self, request_id: str) -> Inference:
-        """The one record of a request."""
-        eventually(lambda: any(r.request_id == request_id for r in self.records()))
-        (found,) = [r for r in self.records() if r.request_id == request_id]
-        return found
+        """The one record of a request; among the latest first, for a shared house has thousands."""
+        began = time.time()
+
+        def found() -> list[Inference]:
+            since = began - 30 if time.time() < began + 3 else None
+            return [each for each in self.records(since) if each.request_id == request_id]
+
+        (one,) = eventually(found)
+        return one
 
     def ready(self) -> dict[str, Any]:
-        found: dict[str, Any] = httpx.get(f"{self.url}/readyz", trust_env=False).json()
+        found: dict[str, Any] = httpx.get(f"{self.url}/readyz", verify=TLS, trust_env=False).json()
         return found
 
     def metric(self, start: str) -> float:
         """The sum of the samples whose lines begin so."""
-        text = httpx.get(f"{self.url}/metrics", trust_env=False).text
+        text = httpx.get(f"{self.url}/metrics", verify=TLS, trust_env=False).text
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(start))
 
     def register(self, name: str, folder: Path, *, seed: int = 0) -> dict[str, Any]:
@@ -89,6 +98,11 @@ class House:
         eventually(lambda: self.chat(model=f"{name}:{found['number']}").status_code == 200)
         eventually(lambda: self.chat(model=name).status_code == 200)  # verified first, pointed at after
         return found
+
+
+@cache
+def _shelf(home: Path) -> SqlRecords:
+    return SqlRecords(home / "records")
 
 
 def asked(text: str = "hello", **fields: Any) -> dict[str, Any]:
@@ -137,7 +151,15 @@ def _all(connection: socket.socket) -> bytes:
 def worker(running: Stack) -> None:
     """Start a worker, and wait until it works."""
     running.start("worker", [sys.executable, "-m", "gateway.cli", "work"])
-    eventually(lambda: "the worker is ready" in running.log("worker"), timeout_s=30)
+    eventually(lambda: "the worker is ready" in running.log("worker"), timeout_s=60)
+
+
+def make_key(running: Stack) -> str:
+    """A key of every role."""
+    roles = [word for role in ("user", "engineer", "operator", "auditor") for word in ("--role", role)]
+    made = verb(running.env, "keys", "create", "--name", "test", *roles)
+    assert made.returncode == 0, made.stdout + made.stderr
+    return made.stdout.strip()
 
 
 def open_house(running: Stack, *, engines: int, slots: int = 0, **env: str) -> House:
@@ -159,5 +181,5 @@ def start_gateway(running: Stack) -> House:
     key = make_key(running)
     port = free_port()
     running.start("gateway", [sys.executable, "-m", "gateway.cli", "serve"], {"GRAFTLINE_PORT": str(port)})
-    wait_for(f"http://127.0.0.1:{port}/healthz", timeout_s=30)
+    wait_for(f"http://127.0.0.1:{port}/healthz", timeout_s=60)
     return House(running, f"http://127.0.0.1:{port}", (), key)

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from adapters.artifacts import digest_folder
 from loadtests.stack import stack
 from tests.e2e.houses import House, eventually, start_gateway
 from tests.e2e.outside import FakeHub, Repo, Shelf, fake_hub, web_host
+from tests.e2e.verbs import verb
 from tests.engines import tiny_adapter
 
 pytestmark = pytest.mark.slow
@@ -44,9 +44,7 @@ def door(tmp_path_factory: pytest.TempPathFactory, shelf: Shelf, hub: FakeHub) -
 
 
 def cli(house: House, *args: str) -> subprocess.CompletedProcess[str]:
-    env = {**house.running.env, "COLUMNS": "200"}
-    argv = [sys.executable, "-m", "gateway.cli", "adapters", *args]
-    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60)
+    return verb({**house.running.env, "COLUMNS": "200"}, "adapters", *args)
 
 
 def post(house: House, **body: Any) -> Any:

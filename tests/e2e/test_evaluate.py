@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.houses import House
+from tests.e2e.verbs import verb
 
 pytestmark = pytest.mark.slow
 
@@ -30,10 +29,8 @@ def test_a_version_is_held_against_the_base_and_the_live_one(house: House, tmp_p
     for number in (1, 2):
         house.register("evaluated", tmp_path / str(number), seed=number)
     (tmp_path / "wanted.yaml").write_text(WANTED)
-    argv = [sys.executable, "-m", "gateway.cli", "evaluate", "evaluated:2", "--plan", str(tmp_path / "wanted.yaml")]
-    argv += ["--out", str(tmp_path / "evaluation.json")]
-    env = {**house.running.env, "COLUMNS": "200"}
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+    files = ["--plan", str(tmp_path / "wanted.yaml"), "--out", str(tmp_path / "evaluation.json")]
+    done = verb({**house.running.env, "COLUMNS": "200"}, "evaluate", "evaluated:2", *files)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "facts.named" in done.stdout
     evaluation = json.loads((tmp_path / "evaluation.json").read_bytes())
@@ -45,7 +42,6 @@ def test_a_version_is_held_against_the_base_and_the_live_one(house: House, tmp_p
 
 
 def test_what_no_engine_holds_is_said_in_words(house: House) -> None:
-    argv = [sys.executable, "-m", "gateway.cli", "evaluate", "nobody:1"]
-    done = subprocess.run(argv, env=house.running.env, capture_output=True, text=True, timeout=60, check=False)
+    done = verb(house.running.env, "evaluate", "nobody:1")
     assert done.returncode == 1
     assert done.stdout.startswith("error (adapter_not_found)"), done.stdout + done.stderr

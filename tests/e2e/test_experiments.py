@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from loadtests.stack import stack
 from tests.e2e.houses import House, asked, eventually, open_house
+from tests.e2e.verbs import verb
 from tests.unit.gateway.experimenting.ear import Ear
 
 pytestmark = pytest.mark.slow
@@ -260,9 +260,7 @@ def active(house: House) -> list[dict[str, Any]]:
 
 
 def graftline(house: House, *args: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "gateway.cli", *args]
-    env = {**house.running.env, "COLUMNS": "220"}
-    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60)
+    return verb({**house.running.env, "COLUMNS": "220"}, *args)
 
 
 @pytest.mark.parametrize("remote", [False, True], ids=["here", "elsewhere"])

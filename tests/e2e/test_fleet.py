@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from loadtests.stack import scripted, stack
 from tests.e2e.houses import BASE, House, eventually, open_house, worker
+from tests.e2e.verbs import verb
 from tests.engines import tiny_adapter
 
 pytestmark = pytest.mark.slow
@@ -75,8 +75,8 @@ def test_files_deleted_behind_our_back_are_reported_while_the_version_serves_on(
     assert house.chat(model="support").status_code == 200
     house.script(0, forget=True)
     house.script(1, forget=True)
-    argv = [sys.executable, "-m", "gateway.cli", "adapters", "register", str(tmp_path / "1"), "--name", "support"]
     eventually(lambda: house.chat(model="support").status_code != 200)
-    subprocess.run([*argv, "--unprobed"], env=house.running.env, check=True, capture_output=True, timeout=60)
+    again = ("register", str(tmp_path / "1"), "--name", "support", "--unprobed")
+    assert verb(house.running.env, "adapters", *again).returncode == 0
     eventually(lambda: house.chat(model="support").status_code == 200, timeout_s=30)
     eventually(lambda: house.metric("graftline_adapters_damaged") == 0)

@@ -13,7 +13,7 @@ from loadtests.stack import free_port, scripted, stack
 from monitoring.records.events import Feedback
 from monitoring.records.sql import SqlRecords
 from tests.e2e.houses import BASE, House, eventually, start_gateway, worker
-from tests.e2e.test_cli import graftline
+from tests.e2e.verbs import graftline
 
 pytestmark = pytest.mark.slow
 FEEDBACK = "/v1/feedback"

@@ -12,7 +12,7 @@ import pytest
 
 from monitoring.records.sql import SqlRecords
 from tests.e2e.houses import House, eventually
-from tests.e2e.test_cli import graftline
+from tests.e2e.verbs import graftline
 
 pytestmark = pytest.mark.slow
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytest_asyncio
 from safetensors.numpy import load_file, save_file
 
 from adapters.checks.parity import certificate
@@ -19,7 +20,7 @@ from tests.engines import MODEL, RunningEngine, tiny_adapter
 from training.base import PATH as BASE
 from training.probe.client import WarmProber
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 pytest.importorskip("peft")
 
 
@@ -39,7 +40,7 @@ def folders(markers: Path, tmp_path: Path) -> Mapping[str, Path]:
     return found
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def engine(vllm_engine: RunningEngine) -> AsyncIterator[Vllm]:
     vllm = Vllm("real", vllm_engine.url)
     yield vllm
@@ -48,16 +49,19 @@ async def engine(vllm_engine: RunningEngine) -> AsyncIterator[Vllm]:
     await vllm.close()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def prober(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WarmProber]:
+    made = WarmProber(BASE, tmp_path_factory.mktemp("prober") / "probe.log", timeout_s=60)
+    yield made
+    await made.close()
+
+
 async def test_each_adapter_is_certified_by_itself_and_by_no_other(
-    engine: Vllm, folders: Mapping[str, Path], tmp_path: Path
+    engine: Vllm, prober: WarmProber, folders: Mapping[str, Path]
 ) -> None:
-    prober = WarmProber(BASE, tmp_path / "probe.log", timeout_s=60)
     known: dict[str, Recorded] = {}
-    try:
-        for name, folder in folders.items():
-            known[name] = await prober.probe(folder, digest=name)
-    finally:
-        await prober.close()
+    for name, folder in folders.items():
+        known[name] = await prober.probe(folder, digest=name)
     served: dict[str, list[tuple[float, ...]]] = {}
     prompts = next(iter(known.values())).prompts
     for name, folder in folders.items():
@@ -69,14 +73,12 @@ async def test_each_adapter_is_certified_by_itself_and_by_no_other(
     assert passed == {(name, name) for name in known}
 
 
-async def test_an_adapter_of_the_head_is_certified_by_what_the_engine_samples(engine: Vllm, tmp_path: Path) -> None:
+async def test_an_adapter_of_the_head_is_certified_by_what_the_engine_samples(
+    engine: Vllm, prober: WarmProber, tmp_path: Path
+) -> None:
     """vLLM's logprobs of a prompt leave the head's update out; the tokens that it samples do not."""
     folder = head_adapter(tmp_path / "head", seed=5)
-    prober = WarmProber(BASE, tmp_path / "probe.log", timeout_s=60)
-    try:
-        known = await prober.probe(folder, digest="head")
-    finally:
-        await prober.close()
+    known = await prober.probe(folder, digest="head")
     await engine.load("head@1", str(folder))
     of_prompts = [(await engine.probe("head@1", prompt, tokens=1)).prompt_logprobs for prompt in known.prompts]
     assert not certificate(known, of_prompts).passed

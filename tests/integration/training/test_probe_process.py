@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytest_asyncio
 from safetensors.numpy import load_file, save_file
 
 from adapters.checks.parity import certificate, labels
@@ -20,17 +21,21 @@ from tests.engines import tiny_adapter
 from training.base import PATH as BASE
 from training.probe.client import WarmProber
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 pytest.importorskip("peft")
 DIGEST = "sha256:" + "ab" * 32
 WEIGHTS = "adapter_model.safetensors"
+SECRET = "secret-of-ours"
 
 
-@pytest.fixture
-async def prober(tmp_path: Path) -> AsyncIterator[WarmProber]:
-    made = WarmProber(BASE, tmp_path / "logs" / "probe.log", timeout_s=60)
-    yield made
-    await made.close()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def prober(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WarmProber]:
+    """One for all cases that do not ask for bounds of their own: each start imports torch for ten seconds."""
+    made = WarmProber(BASE, tmp_path_factory.mktemp("prober") / "logs" / "probe.log", timeout_s=60)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("GRAFTLINE_PSEUDONYM_KEY", SECRET)
+        yield made
+        await made.close()
 
 
 def changed(folder: Path, factor: float, *, value: float | None = None) -> Path:
@@ -131,12 +136,10 @@ async def test_a_base_that_cannot_be_loaded_is_nobodys_fault_but_ours(tmp_path: 
     await prober.close()
 
 
-async def test_no_secret_of_ours_reaches_the_process(
-    prober: WarmProber, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GRAFTLINE_PSEUDONYM_KEY", "secret-of-ours")
+async def test_no_secret_of_ours_reaches_the_process(prober: WarmProber, tmp_path: Path) -> None:
+    assert os.environ["GRAFTLINE_PSEUDONYM_KEY"] == SECRET  # we have it, since before the process began
     await prober.probe(tiny_adapter(tmp_path / "a", scale=0.1), digest=DIGEST)
-    assert b"secret-of-ours" not in environment(prober)
+    assert SECRET.encode() not in environment(prober)
 
 
 async def test_its_numbers_are_pefts_and_a_change_of_strength_is_seen(prober: WarmProber, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def refusal(bearer: bytes | str | None, now: float = NOW) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("bearer", [SECRET, SECRET.encode()])
+@pytest.mark.parametrize("bearer", [SECRET, SECRET.encode()], ids=["text", "bytes"])  # secrets differ by process
 def test_a_secret_finds_its_key(bearer: bytes | str) -> None:
     assert RING.find(bearer, NOW) is KEY
     assert len(RING) == 2
