@@ -105,7 +105,7 @@ def sign(folder: Path, key: Path, *, password: str = "") -> Path:
         config.use_elliptic_key_signer(private_key=key, password=password.encode() if password else None)
         config.sign(folder, target)
     except OSError as error:
-        raise Unavailable(f"{folder} could not be signed: {error.strerror or error}.") from error
+        raise Unavailable(f"{folder} could not be signed with {key}: {error.strerror or error}.") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise BadSignature(
             f"{key} cannot sign: {shown(str(error))}. Give an EC private key in PEM, such as "

@@ -90,6 +90,7 @@ def _job(desk: Desk, sent: Sent, asked: Mapping[str, Any], start: Target, *, now
     seed = int(seed) if seed is not None else secrets.randbelow(SEED_MAX)
     own = _own(method, kind)
     rows = _rows(desk, key.tenant, asked, own, now=now)
+    integrations = asked.get("integrations") or ()  # of W&B, and one at most
     recipe = recipe_for(
         Asked(
             name=name,
@@ -98,7 +99,8 @@ def _job(desk: Desk, sent: Sent, asked: Mapping[str, Any], start: Target, *, now
             type=kind,
             method=own,
             hyperparameters=asked.get("hyperparameters") or {},
-            reports=tuple(sorted({each["type"] for each in asked.get("integrations") or ()})),
+            reports=tuple(each["type"] for each in integrations),
+            wandb={"name": id_, **integrations[0]["wandb"]} if integrations else {},
         ),
         rows,
         desk.server,

@@ -23,6 +23,7 @@ from gateway.engines.process import launch, recycle
 from gateway.engines.process.supervisor import Child, ChildFailed, Status, Supervisor
 from gateway.engines.vllm import Vllm
 from gateway.settings import PREFIX, Settings, SettingsError
+from gateway.tuning.signing import check_signing
 from gateway.working import work
 
 KEEP_ALIVE_S = 75  # longer than the usual load balancer's minute, so that it never sends into a closing connection
@@ -81,7 +82,8 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def run_worker(settings: Settings) -> None:
-    """Run the worker until SIGTERM or SIGINT."""
+    """Run the worker until SIGTERM or SIGINT. Raises SettingsError."""
+    check_signing(settings)
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -96,6 +98,7 @@ def run_worker(settings: Settings) -> None:
 def up(settings: Settings, environ: Mapping[str, str], say: Callable[[str], None]) -> None:
     """Run engine, worker and gateway here, in the foreground, until Ctrl-C. Raises what cannot be started."""
     listen(settings).close()  # told now, not by a child that dies
+    check_signing(settings)
     control = open_control(settings)
     settings.logs.mkdir(parents=True, exist_ok=True)
     if make_admin_key(control, settings.admin_key):

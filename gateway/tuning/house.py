@@ -19,6 +19,7 @@ from adapters.registry import engine_name
 from adapters.store import Version
 from gateway.control import Control
 from gateway.settings import Settings
+from gateway.tuning.signing import make_sign, refuse_unsigned, try_signing
 from gateway.tuning.suites import judge_of, suites_for
 from training.base import PATH
 from training.evaluation.values import Endpoint, Models, Plan
@@ -48,7 +49,7 @@ class Installation:
 
     def ready(self, job: Job) -> bool:
         """Files are read when they arrive, so a job's are good or it is refused; the recipe is looked at again."""
-        build(dict(job.recipe))
+        refuse_unsigned(self.settings, build(dict(job.recipe)))
         of_jobs.ready(self.control.shelves, job, now=self.clock())
         return True
 
@@ -59,12 +60,15 @@ class Installation:
             self.control.shelves, job, base=base.folder, base_digest=base.digest, now=self.clock()
         )
         recipe = build(document)
+        refuse_unsigned(self.settings, recipe)
+        try_signing(self.settings)
         started = self._start(recipe, job, run)
         _write(run / RECIPE, yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode())
         return Prepared(base=base.folder, start=started)
 
     def publish(self, job: Job, run: Path) -> int:
-        return publish(self.control.registry, run, name=job.name, who=_who(job), job=job.id).number
+        sign = make_sign(self.settings)
+        return publish(self.control.registry, run, name=job.name, who=_who(job), job=job.id, sign=sign).number
 
     def standing(self, job: Job) -> Standing:
         version = self._version(job)

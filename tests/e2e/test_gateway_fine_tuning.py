@@ -173,6 +173,20 @@ def test_methods_that_openai_lacks_pass_the_sdk_both_ways(sdk: openai.OpenAI, ty
     assert job.method.to_dict()[type_]["hyperparameters"]["beta"] == 0.2
 
 
+def test_an_integration_is_echoed_and_reaches_the_recipe(sdk: openai.OpenAI, control: Control) -> None:
+    place: dict[str, Any] = {"project": "shop", "entity": "ours", "tags": ["kind", "small"]}
+    wandb: Any = {"type": "wandb", "wandb": place}
+    job = created(sdk, integrations=[wandb])
+    (echoed,) = job.integrations
+    assert echoed.to_dict() == wandb
+    assert control.jobs.get(job.id).recipe["wandb"] == {**place, "name": job.id}
+    long: Any = {"type": "wandb", "wandb": {"project": "shop", "tags": ["x" * 65]}}
+    for refused in ([wandb, wandb], [long], [{"type": "wandb", "wandb": {}}], [{"type": "comet"}]):
+        with pytest.raises(openai.BadRequestError) as caught:
+            created(sdk, integrations=refused)
+        assert str(caught.value.param).startswith("integrations")
+
+
 def test_all_problems_of_a_request_come_together(sdk: openai.OpenAI) -> None:
     method: Any = {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": "many", "colour": "red"}}}
     with pytest.raises(openai.BadRequestError) as caught:

@@ -7,7 +7,7 @@ leaves the choice to `training.recipes.auto`, and a recipe's own settings under 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from training.files.errors import BadJobRequest
@@ -99,6 +99,8 @@ class Asked:
     hyperparameters: Mapping[str, Any]
     #: Integrations, by type.
     reports: tuple[str, ...] = ()
+    #: Where on W&B the run stands.
+    wandb: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +139,8 @@ def recipe_for(asked: Asked, rows: Rows, server: Server) -> dict[str, Any]:
         problems.append(("method.type", _NO_MODEL))
     if asked.reports:
         recipe["report"] = list(asked.reports)
+    if asked.wandb:
+        recipe["wandb"] = dict(asked.wandb)
     _fit(rows, method, problems)
     said = _hyperparameters(asked, problems)
     for name, value in said.items():

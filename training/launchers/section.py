@@ -1,6 +1,6 @@
-"""The parts of a recipe that say how its process runs and who is told: `launch:` and `report:`. Light.
+"""The parts of a recipe that say how its process runs and who is told: `launch:`, `report:` and `wandb:`. Light.
 
-Neither decides what comes out: the same rows make a step whatever the number of processes.
+None of them decides what comes out: the same rows make a step whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from training.recipes.sections import Strict
 
 Report = Literal["tensorboard", "mlflow", "wandb"]
 Flag = bool | int | str
+#: As long as W&B takes them.
+Tag = Annotated[str, Field(min_length=1, max_length=64)]
 #: Who must be installed for a report, and how to get it.
 REPORTS: Final[Mapping[Report, str]] = {
     "tensorboard": "pip install 'graftline[report]'",
-    "mlflow": "pip install 'graftline[report]'",
+    "mlflow": "pip install mlflow-skinny alembic",
     "wandb": "pip install wandb",
 }
 #: Methods whose answers are sampled by the model that is trained, or whose loop is our own.
@@ -41,6 +43,15 @@ _DECIDED: Final[Mapping[str, str]] = {
 }
 
 
+class Wandb(Strict):
+    """Where a run stands on W&B. What is left out is taken from the environment of the process that trains."""
+
+    project: str = Field("", description="The project; else WANDB_PROJECT.")
+    entity: str = Field("", description="The user or team; else WANDB_ENTITY, or the default of the account.")
+    name: str = Field("", description="The run's display name; else the recipe's name.")
+    tags: tuple[Tag, ...] = Field((), description="Labels of the run.")
+
+
 class Launch(Strict):
     """How many processes share the work, by `accelerate launch`."""
 
@@ -54,7 +65,14 @@ class Launch(Strict):
 
 
 def problems(
-    launch: Launch, report: Sequence[Report], *, method: str, tuning: str, quantization: str, kind: str
+    launch: Launch,
+    report: Sequence[Report],
+    wandb: Wandb,
+    *,
+    method: str,
+    tuning: str,
+    quantization: str,
+    kind: str,
 ) -> list[str]:
     """What cannot go together with the rest of a recipe."""
     found = []
@@ -86,6 +104,8 @@ def problems(
             found.append(f"launch.flags.{name}: a flag is named by small letters, digits and _, without dashes before")
     if report and method == "ppo":
         found.append("report: ppo is a loop of our own and reports nowhere; its events have every number")
+    if wandb != Wandb() and "wandb" not in report:
+        found.append("wandb goes with wandb among report; without it nothing is sent there")
     return found
 
 

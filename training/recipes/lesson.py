@@ -122,7 +122,7 @@ def listeners(lesson: Lesson) -> list[Any]:
         heard.append(EarlyStoppingCallback(early_stopping_patience=lesson.recipe.optim.patience))
     if lesson.recipe.launch.sharding == "fsdp":
         heard.append(shares(lesson.progress))
-    return [*heard, *reporters(lesson.recipe.report, lesson.folder), *lesson.listening]
+    return [*heard, *reporters(lesson.recipe.report, lesson.folder, wandb=lesson.recipe.wandb), *lesson.listening]
 
 
 def table(rows: list[dict[str, Any]]) -> Any:

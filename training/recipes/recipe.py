@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from training.evaluation.suites.standard import Evaluating
 from training.gate.targets import Targets
-from training.launchers.section import Launch, Report
+from training.launchers.section import Launch, Report, Wandb
 from training.launchers.section import problems as misfits
 from training.recipes import strict_yaml
 from training.recipes.errors import BadRecipe
@@ -56,6 +56,7 @@ class Recipe(Strict):
     gate: Targets = Targets()
     launch: Launch = Launch()
     report: tuple[Report, ...] = Field((), description="Where the numbers of each step go besides; must be installed.")
+    wandb: Wandb = Wandb()
     trainer: dict[str, Any] = Field(default_factory=dict, description="Anything else that the method's TRL config has.")
 
 
@@ -127,7 +128,7 @@ def conflicts(recipe: Recipe) -> list[str]:
     if recipe.sft.packing and recipe.tuning == "adapter" and method not in ("sft", "pretrain", "auto"):
         found.append(f"sft.packing goes with sft and pretrain; found method: {method}")
     asked = {"method": method, "tuning": recipe.tuning, "quantization": recipe.quantization, "kind": adapter.kind}
-    return [*found, *misfits(recipe.launch, recipe.report, **asked)]
+    return [*found, *misfits(recipe.launch, recipe.report, recipe.wandb, **asked)]
 
 
 def _misplaced(trainer: object) -> list[str]:

@@ -215,7 +215,7 @@ def _same(lesson: Lesson, mark: Path) -> None:
 
     # What the gate asks of the result changes nothing of the run, nor who else is told.
     parts = (
-        lesson.recipe.model_dump_json(exclude={"gate", "evaluation", "report"}),
+        lesson.recipe.model_dump_json(exclude={"gate", "evaluation", "report", "wandb"}),
         _rows_digest(lesson),
         folder_digest(lesson.base),
         str(lesson.start),

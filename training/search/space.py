@@ -138,7 +138,7 @@ def checked(search: Search, fields: Mapping[str, Any]) -> Recipe:
     recipe = recipes.build(dict(fields))
     found = _measured(search, recipe)
     for name, values in search.space.items():
-        if name in _FIXED or name.partition(".")[0] in ("gate", "launch", "report"):
+        if name in _FIXED or name.partition(".")[0] in ("gate", "launch", "report", "wandb"):
             found.append(f"space.{name}: cannot be searched; {_FIXED.get(name, 'it does not change what comes out')}")
             continue
         if search.measure == _LOSS and name in _IN_THE_LOSS:

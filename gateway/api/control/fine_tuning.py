@@ -38,6 +38,7 @@ Reader = Annotated[Key, Depends(having(Role.ENGINEER, Role.AUDITOR))]
 After = Annotated[str, Query(max_length=128)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 _Short = Annotated[str, Field(min_length=1, max_length=512)]
+_Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class Method(BaseModel):
@@ -54,7 +55,7 @@ class Wandb(BaseModel):
     project: _Short
     entity: _Short | None = None
     name: _Short | None = None
-    tags: list[_Short] | None = None
+    tags: list[_Tag] | None = None
 
 
 class Integration(BaseModel):
@@ -75,7 +76,7 @@ class Creation(BaseModel):
     suffix: Annotated[str, Field(max_length=SUFFIX_CHARS_MAX)] | None = None
     seed: Annotated[int, Field(ge=0, le=SEED_MAX)] | None = None
     metadata: dict[str, str] | None = None
-    integrations: list[Integration] | None = None
+    integrations: Annotated[list[Integration], Field(max_length=1)] | None = None
     method: Method | None = None
     hyperparameters: dict[str, Any] | None = None
 

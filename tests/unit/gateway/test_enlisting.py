@@ -170,3 +170,14 @@ def test_problems_of_the_request_make_no_job(desk: Desk) -> None:
         with pytest.raises(error):
             enlist(desk, sent(), body, BASE, now=NOW)
     assert desk.jobs.list("acme") == ()
+
+
+def test_a_run_stands_on_wandb_where_the_request_says_under_the_job_s_id_or_a_name(desk: Desk) -> None:
+    place = {"project": "shop", "entity": "ours", "tags": ["kind"]}
+    job = enlist(desk, sent(), asked(desk, integrations=[{"type": "wandb", "wandb": place}]), BASE, now=NOW)
+    assert job.recipe["report"] == ["wandb"]
+    assert job.recipe["wandb"] == {**place, "name": job.id}
+    named = {**place, "name": "night run"}
+    body = asked(desk, integrations=[{"type": "wandb", "wandb": named}])
+    assert enlist(desk, sent(), body, BASE, now=NOW).recipe["wandb"] == named
+    assert "wandb" not in enlist(desk, sent(), asked(desk), BASE, now=NOW).recipe

@@ -13,6 +13,7 @@ from training.files.graders import reward
 from training.files.recipes import SETTINGS, TYPES, Asked, Rows, Server, recipe_for
 from training.files.sources import Found
 from training.files.values import File
+from training.launchers.section import Wandb
 from training.recipes.auto import rate_for
 from training.recipes.recipe import METHODS, build
 
@@ -217,8 +218,11 @@ def test_a_path_of_the_server_cannot_be_named_from_outside() -> None:
 
 
 def test_integrations_are_told_to_the_run() -> None:
-    asked = Asked(name="a", seed=0, method={}, hyperparameters={}, reports=("wandb",))
-    assert build(recipe_for(asked, Rows(train=source("sft")), SERVER)).report == ("wandb",)
+    place = {"project": "shop", "name": "ftjob-1", "tags": ["kind"]}
+    asked = Asked(name="a", seed=0, method={}, hyperparameters={}, reports=("wandb",), wandb=place)
+    recipe = build(recipe_for(asked, Rows(train=source("sft")), SERVER))
+    assert recipe.report == ("wandb",)
+    assert recipe.wandb == Wandb(project="shop", name="ftjob-1", tags=("kind",))
 
 
 def test_what_is_learnt_can_be_served() -> None:

@@ -34,6 +34,9 @@ def test_a_recipe_says_how_many_processes_and_how_weights_are_shared_out() -> No
         ({"launch": {"processes": 2, "sharding": "fsdp"}, "adapter": {"kind": "pissa"}}, "pissa"),
         ({"method": "ppo", "report": ["mlflow"], "rl": {"rewards": ["matches:x"]}}, "reports nowhere"),
         ({"trainer": {"report_to": "all"}}, "set report instead"),
+        ({"report": ["tensorboard"], "wandb": {"project": "shop"}}, "wandb goes with wandb among report"),
+        ({"report": ["wandb"], "wandb": {"tags": ["x" * 65]}}, r"wandb.tags\[0\]: .* at most 64 characters"),
+        ({"report": ["wandb"], "wandb": {"projekt": "shop"}}, "wandb.projekt: unknown key; did you mean project"),
     ],
 )
 def test_what_cannot_go_together_is_said(fields: dict[str, Any], said: str) -> None:
