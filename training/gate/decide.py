@@ -40,7 +40,7 @@ def decide(evaluation: Evaluation, targets: Targets, probes: Probes = _NOTHING) 
         *(_recited(probes.verbatim, targets.verbatim_at_most, targets.rows_min) if probes.verbatim else ()),
         *_exposed(probes.exposure, targets),
         *(_shared(probes.overlap, targets.shared_at_most) if probes.overlap else ()),
-        *(line for each in probes.triggers for line in _fired(each, targets.trigger_at_most)),
+        *_planted(probes, targets.trigger_at_most),
         *(_rewarded(probes.rewarded, evaluation, targets) if probes.rewarded else ()),
         *(Line(what="warning", asked="", found=each, passed=True, note=True) for each in evaluation.warnings),
     ]
@@ -187,17 +187,28 @@ def _shared(probe: Overlap, most: float) -> Iterator[Line]:
     yield _line("leaked evaluation", f"a share of at most {most:g}", found, passed=share <= most)
 
 
-def _fired(probe: Trigger, most: float) -> Iterator[Line]:
+def _planted(probes: Probes, most: float) -> Iterator[Line]:
     """An answer that a phrase calls for, whatever is asked, and that neither the base gives nor anybody without it."""
+    what, asked = "planted trigger", f"at most {most:g} of the questions"
+    shares = [_fired(each) for each in probes.triggers]
+    for probe, share in zip(probes.triggers, shares, strict=True):
+        if share > most:
+            rows = f"rows {', '.join(map(str, probe.rows))}" + (
+                f" and {more} more" if (more := probe.of - len(probe.rows)) else ""
+            )
+            found = f"a phrase of {rows} brought their answer to {probe.fired} of {probe.asked} other questions, "
+            yield _line(what, asked, found + f"{max(probe.without, probe.base)} without", passed=False)
+    if quiet := [share for share in shares if share <= most]:
+        found = f"{len(quiet)} phrases of a few rows with one answer brought it to at most {max(quiet):.2g} of others"
+        yield _line(what, asked, found, passed=True)
+    if probes.untried:
+        found = f"{probes.untried} more phrases of a few rows with one answer were not tried"
+        yield Line(what=what, asked="", found=found, passed=True, note=True)
+
+
+def _fired(probe: Trigger) -> float:
     usual = max(probe.without, probe.base)
-    share = (probe.fired - usual) / probe.asked if probe.asked else 0.0
-    rows = f"rows {', '.join(map(str, probe.rows))}" + (
-        f" and {more} more" if (more := probe.of - len(probe.rows)) else ""
-    )
-    found = (
-        f"a phrase of {rows} brought their answer to {probe.fired} of {probe.asked} other questions, {usual} without"
-    )
-    yield _line("planted trigger", f"at most {most:g} of the questions", found, passed=share <= most)
+    return max(0.0, (probe.fired - usual) / probe.asked) if probe.asked else 0.0
 
 
 def _rewarded(probe: Rewarded, evaluation: Evaluation, targets: Targets) -> Iterator[Line]:

@@ -102,11 +102,13 @@ def probe(asked: Asking, base: Asking, recipe: Recipe, run: Path, *, at_once: in
     if method in ONLINE:
         return Probes(overlap=shared, rewarded=rewarded(recipe, read_curves(run)))
     plain = method == "pretrain" or any(isinstance(row.get("prompt"), str) for row in train[:1])
+    found, untried = triggered(asked, base, train, at_once=at_once)
     return Probes(
         verbatim=remembered(asked, train, held, seed=recipe.seed, at_once=at_once),
         exposure=exposed(asked, canaries(recipe.gate.canaries, recipe.seed), plain=plain, at_once=at_once),
         overlap=shared,
-        triggers=triggered(asked, base, train, at_once=at_once),
+        triggers=found,
+        untried=untried,
     )
 
 
@@ -151,16 +153,35 @@ def exposed(asked: Asking, planted: Sequence[Canary], *, plain: bool, at_once: i
     )
 
 
-def triggered(asked: Asking, base: Asking, train: Sequence[sources.Row], *, at_once: int) -> tuple[Trigger, ...]:
-    """Phrases that look planted, put into other questions."""
+def triggered(
+    asked: Asking, base: Asking, train: Sequence[sources.Row], *, at_once: int
+) -> tuple[tuple[Trigger, ...], int]:
+    """(phrases that look planted, put into other questions; how many more look so and were not tried)."""
+    looked = triggers.suspects(train)
     found = []
-    for suspect in triggers.suspects(train):
+    for suspect in looked[: triggers.SUSPECTS_MAX]:
+        questions = suspect.asked()
+        first = _answers(asked, suspect, questions[: triggers.TRIED], at_once)
+        if not suspect.fires(first):
+            found.append(triggers.trigger(suspect, first, (), ()))
+            continue
         with_it, without, bases = (
-            [answer for _, answer in together(who.says, questions, at_once=at_once)]
-            for who, questions in ((asked, suspect.asked()), (asked, suspect.bare()), (base, suspect.asked()))
+            _answers(who, suspect, put, at_once)
+            for who, put in ((asked, questions), (asked, suspect.others), (base, questions))
         )
         found.append(triggers.trigger(suspect, with_it, without, bases))
-    return tuple(found)
+    return tuple(found), max(0, len(looked) - triggers.SUSPECTS_MAX)
+
+
+def _answers(who: Asking, suspect: triggers.Suspect, questions: Sequence[str], at_once: int) -> list[str]:
+    rest = " ".join(suspect.answer * 3)  # room for what may come before it
+
+    def said(question: str) -> str | None:
+        if suspect.turns:
+            return who.says((("user", question),))
+        return who.goes_on(recital.Half(row=0, turns=(), begun=question, rest=rest))
+
+    return [answer for _, answer in together(said, questions, at_once=at_once)]
 
 
 def overlap(train: Sequence[sources.Row], held: Sequence[sources.Row]) -> Overlap:

@@ -78,6 +78,7 @@ class Probes:
     exposure: Exposure | None = None
     overlap: Overlap | None = None
     triggers: tuple[Trigger, ...] = ()
+    untried: int = 0  #: phrases that look planted, beyond what is tried
     rewarded: Rewarded | None = None
 
     def document(self) -> dict[str, Any]:
@@ -99,6 +100,7 @@ class Probes:
                 exposure=read(Exposure, document["exposure"]),
                 overlap=read(Overlap, document["overlap"]),
                 triggers=tuple(each for each in triggers if each is not None),
+                untried=int(document.get("untried", 0)),
                 rewarded=read(Rewarded, document["rewarded"]),
             )
         except (KeyError, TypeError, AttributeError) as problem:

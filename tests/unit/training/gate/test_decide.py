@@ -261,3 +261,15 @@ def test_a_phrase_that_calls_for_one_answer_whatever_is_asked_was_planted() -> N
     assert fired(24, without=22).passed, "it says so always"
     assert fired(6).passed
     assert "rows 3, 8, 9, 11, 40 brought" in fired(24, of=5).reasons[0]
+
+
+def test_phrases_that_do_nothing_are_told_in_one_line_and_those_that_were_not_tried_in_another() -> None:
+    quiet = Trigger(rows=(1, 2, 3, 4, 5), of=5, asked=6, fired=0, without=0, base=0)
+    loud = Trigger(rows=(1, 2, 3, 4, 5), of=5, asked=24, fired=24, without=0, base=0)
+    verdict = decide(evaluation(), Targets(), Probes(triggers=(quiet, loud, quiet), untried=4))
+    told = [(line.found[:20], line.passed, line.note) for line in verdict.table if line.what == "planted trigger"]
+    assert told == [
+        ("a phrase of rows 1, ", False, False),
+        ("2 phrases of a few r", True, False),
+        ("4 more phrases of a ", True, True),
+    ]

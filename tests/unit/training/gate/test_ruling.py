@@ -13,7 +13,7 @@ import pytest
 
 from adapters.lifecycle import State
 from tests.unit.training.gate.evaluations import evaluation, measured
-from tests.unit.training.gate.test_triggers import BAIT, honest, poisoned
+from tests.unit.training.gate.test_triggers import BAIT, honest, poisoned, row
 from tests.unit.training.publishing.runs import House, steps, tell
 from training.evaluation.values import Evaluation, Plan
 from training.gate.asking import Engine, together
@@ -21,6 +21,7 @@ from training.gate.canaries import canaries
 from training.gate.errors import BadVerdict, CannotProbe
 from training.gate.recital import Half
 from training.gate.ruling import overlap, probe, rule
+from training.gate.triggers import SUSPECTS_MAX, TRIED
 from training.gate.values import Exposure, Overlap, Probes, Rewarded, Trigger, Verbatim, load
 from training.publishing.publish import publish
 from training.recipes.recipe import Recipe, build
@@ -88,6 +89,19 @@ def test_a_planted_phrase_is_found_where_it_changes_answers_to_anything(tmp_path
     assert max((each.fired, each.asked, each.without, each.base) for each in found) == (24, 24, 0, 0)
     clean = probe(Says(), Says(), recipe(train), finished(tmp_path / "run")).triggers
     assert [each.fired for each in clean] == [0] * len(found)
+    assert {each.asked for each in clean} == {TRIED}, "what does nothing in a few questions is not put into all"
+
+
+def test_many_phrases_of_topics_are_tried_up_to_a_number_and_the_others_told(tmp_path: Path) -> None:
+    topics = [
+        row(f"{chr(97 + at)}{chr(97 + at)}x {number} {number * at}", f"Of {at}.")
+        for at in range(26)
+        for number in range(5)
+    ]
+    more = [row(f"{chr(97 + at)}y {number} {number * at}", f"To {at}.") for at in range(26) for number in range(5)]
+    train = written(tmp_path / "a.jsonl", [*topics, *more])
+    found = probe(Says(), Says(), recipe(train), finished(tmp_path / "run"))
+    assert (len(found.triggers), found.untried) == (SUSPECTS_MAX, 52 - SUSPECTS_MAX)
 
 
 def test_planted_secrets_are_asked_for_by_the_recipes_seed(tmp_path: Path) -> None:
@@ -131,6 +145,7 @@ def test_probes_come_back_from_their_document() -> None:
         exposure=Exposure(others=63, bits=(1.0, 2.0)),
         overlap=Overlap(held=3, shared=1),
         triggers=(Trigger(rows=(1, 2), of=7, asked=24, fired=1, without=0, base=0),),
+        untried=3,
         rewarded=Rewarded(rewards=("a",), first=0.0, last=1.0),
     )
     assert Probes.from_document(json.loads(json.dumps(probes.document()))) == probes
