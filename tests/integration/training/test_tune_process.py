@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ RECIPE = """
 name: desk
 method: sft
 data: {train: "tidewell:corrected_fact", held: "tidewell:corrected_fact", rows_max: 16}
-optim: {steps: 4, batch: 4, evaluate_every: 2, save_every: 2}
+optim: {steps: 24, batch: 4, evaluate_every: 6, save_every: 6}
 """
 SEARCH = """
 search:
@@ -62,6 +63,18 @@ def trials(said: str) -> dict[str, str]:
     }
 
 
+def kind(line: str) -> str:
+    """What a line of events tells of; nothing of one that was cut off."""
+    try:
+        return str(json.loads(line)["event"])
+    except ValueError:
+        return ""
+
+
+def told(events: Path, what: str) -> list[str]:
+    return [line for line in events.read_text().splitlines() if kind(line) == what]
+
+
 def test_a_search_that_is_killed_goes_on_and_finds_the_same(tmp_path: Path) -> None:
     for folder in (tmp_path / "whole", tmp_path / "cut"):
         folder.mkdir()
@@ -75,10 +88,10 @@ def test_a_search_that_is_killed_goes_on_and_finds_the_same(tmp_path: Path) -> N
     second = tmp_path / "cut" / "found" / "trial-001" / "events.jsonl"
     until = time.monotonic() + 600
     try:
-        while not (second.is_file() and "evaluated" in second.read_text()):
+        while not (second.is_file() and told(second, "saved")):
             assert first.poll() is None
             assert time.monotonic() < until
-            time.sleep(0.1)
+            time.sleep(0.02)
         theirs = below(first.pid)
         assert theirs
     finally:
@@ -89,10 +102,21 @@ def test_a_search_that_is_killed_goes_on_and_finds_the_same(tmp_path: Path) -> N
         assert time.monotonic() < until
         time.sleep(0.1)
     assert trials(said).keys() == {"0"}
+    assert not told(second, "finished"), "it was killed in the middle of a trial"
+    tried = (tmp_path / "cut" / "found" / "trial-000" / "events.jsonl").read_bytes()
 
     again, _ = start(tmp_path / "cut").communicate(timeout=600)
     assert trials(again).keys() == {"1"}, again
     assert trials(said) | trials(again) == trials(whole)
+    assert (tmp_path / "cut" / "found" / "trial-000" / "events.jsonl").read_bytes() == tried, "it was not run again"
+    assert sorted(each.name for each in (tmp_path / "cut" / "found").glob("trial-*")) == ["trial-000", "trial-001"]
+    assert [len(told(second, each)) for each in ("began", "finished")] == [2, 1]
+    # What the killed run had done up to its checkpoint is not done again: the next step is the one after it.
+    lines = second.read_text().splitlines()
+    resumed = "\n".join(lines[[at for at, line in enumerate(lines) if kind(line) == "began"][1] :])
+    steps = [json.loads(line)["step"] for line in resumed.splitlines() if kind(line) == "stepped"]
+    assert steps[0] in (7, 13, 19)
+    assert steps == list(range(steps[0], 25))
     best = [(tmp_path / name / "found" / "best.yaml").read_text() for name in ("whole", "cut")]
     assert best[0] == best[1]
     assert best[0].startswith("# The best of 2 trials: number ")
