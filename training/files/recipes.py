@@ -137,10 +137,8 @@ def recipe_for(asked: Asked, rows: Rows, server: Server) -> dict[str, Any]:
     }
     if method == "reward":
         problems.append(("method.type", _NO_MODEL))
-    if asked.reports:
-        recipe["report"] = list(asked.reports)
-    if asked.wandb:
-        recipe["wandb"] = dict(asked.wandb)
+    told: dict[str, Any] = {"report": list(asked.reports), "wandb": dict(asked.wandb)}
+    recipe |= {name: value for name, value in told.items() if value}
     _fit(rows, method, problems)
     said = _hyperparameters(asked, problems)
     for name, value in said.items():
@@ -247,11 +245,10 @@ def _rate(
         )
     elif "learning_rate" in said:
         problems.append(("learning_rate_multiplier", "goes without learning_rate, which says all of it"))
+    elif times != 1 and method not in METHODS:
+        problems.append(("learning_rate_multiplier", "needs a method that is named; found auto"))
     elif times != 1:
-        known: Method | None = next((each for each in METHODS if each == method), None)
-        if known is None:
-            problems.append(("learning_rate_multiplier", "needs a method that is named; found auto"))
-            return
+        known: Method = next(each for each in METHODS if each == method)
         chosen = rate_for(known, server.parameters, whole=recipe.get("tuning", "adapter") != "adapter")
         recipe.setdefault("optim", {})["learning_rate"] = float(f"{chosen * times:.3g}")
 
@@ -287,8 +284,7 @@ def _grade(recipe: dict[str, Any], asked: Asked, method: str, problems: list[tup
     if found.problem:
         problems.append((f"method.{asked.type}.grader", found.problem))
     else:
-        named = rewards if isinstance(rewards, list) else []
-        recipe.setdefault("rl", {})["rewards"] = [*named, found.name]
+        recipe.setdefault("rl", {})["rewards"] = [*(rewards if isinstance(rewards, list) else []), found.name]
 
 
 def _in_the_clients_words(problem: str, type_: str) -> tuple[str, str]:
