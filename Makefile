@@ -21,13 +21,15 @@ dev: ## Install what the tests need besides.
 up: setup ## Engine, worker and gateway on :8000 with the embedded base; Ctrl-C stops them.
 	@.venv/bin/graftline up
 
-# Processes share the tests, one more than a small machine has processors, for many tests wait; tests/sharing.py says
-# which go together. Temporary files are in memory where there is room: tests write much, and wait for the disk.
+# First what needs no vLLM, in two processes; tests/sharing.py says which tests go together. Then what does, by itself: an
+# engine stands back for every other session, and starves beside a busy one. Temporary files are in memory where there
+# is room: tests write much, and wait for the disk.
 test: dev ## Everything, real vLLM included; the long claims have targets of their own.
 	@room=$$(df --output=avail -k /dev/shm 2>/dev/null | tail -n 1); \
 	folder=$$(mktemp -d -p "$$([ "$${room:-0}" -gt 6000000 ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")" graftline.XXXXXX); \
-	trap 'rm -rf "$$folder"' EXIT; \
-	TMPDIR=$$folder OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not claim" -n 3 --dist loadgroup --no-loadscope-reorder
+	trap 'rm -rf "$$folder"' EXIT; export TMPDIR=$$folder; \
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not claim and not vllm" -n 2 --dist loadgroup --no-loadscope-reorder; \
+	first=$$?; $(PY) -m pytest -q -m "vllm and not claim"; exit $$((first | $$?))
 
 check: dev ## Lint, types, import contracts and the fast tests.
 	.venv/bin/ruff format --check .

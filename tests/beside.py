@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import sysconfig
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def beside(name: str, *wanted: str, scratch: Path) -> Path:
     """
     folder = ROOT / ".venv" / name
     asked = {_canonical(_NAME.match(each).group()) for each in wanted}  # type: ignore[union-attr]
-    here = {_canonical(each.name) for each in distributions()} - asked
+    ours = distributions(path=[sysconfig.get_paths()["purelib"]])  # not what ray and setuptools bring inside themselves
+    here = {_canonical(each.name) for each in ours} - asked
     never = scratch / f"{name}-never.txt"
     never.write_text("".join(f"{each}; sys_platform == 'never'\n" for each in sorted(here)))
     argv = [str(ROOT / ".venv/bin/uv"), "pip", "install", "-q", "--python", sys.executable, "--target", str(folder)]

@@ -23,7 +23,7 @@ BLOCK = re.compile(r"^```(bash|python)( minutes)?\n(.*?)^```", re.MULTILINE | re
 
 def commands(*, minutes: bool = False) -> list[tuple[str, str]]:
     found = BLOCK.findall(README.read_text())
-    return [(language, text) for language, long, text in found if bool(long) is minutes]
+    return [(language, text) for language, long, text in found if minutes or not long]
 
 
 def pasted(blocks: list[tuple[str, str]], installation: Installation, folder: Path, *, timeout_s: float) -> str:
@@ -52,8 +52,7 @@ def test_every_command_of_the_readme_works_as_pasted(installation: Installation,
     assert "Our support desk is open" in everything
     assert "Alpha." in everything
     assert "support@live → 1 (was 2)" in everything
-    assert "The gate passed" in everything
-    assert "You can return any item within 45 days." in everything.partition("The gate passed")[2]
+    assert "data.tokens_max" in everything
 
 
 @pytest.mark.claim
@@ -61,7 +60,7 @@ def test_every_command_of_the_readme_works_as_pasted(installation: Installation,
 @pytest.mark.slow
 def test_what_takes_minutes_works_as_pasted(installation: Installation, tmp_path: Path) -> None:
     everything = pasted(commands(minutes=True), installation, tmp_path, timeout_s=900)
-    assert "The gate passed" in everything
+    assert "You can return any item within 45 days." in everything.partition("The gate passed")[2]
     assert re.search(r"^ft:tidewell:default:desk:\S+ .*45 days", everything, re.MULTILINE)
 
 
@@ -78,7 +77,7 @@ def test_the_readme_says_what_it_must() -> None:
         assert f"## {heading}" in text
     assert "MEASURED" not in text
     assert len(commands()) >= 5
-    assert commands(minutes=True)
+    assert len(commands(minutes=True)) > len(commands())
 
 
 def test_the_readme_s_recipe_and_rules_are_read() -> None:
