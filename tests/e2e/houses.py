@@ -114,7 +114,7 @@ def events(text: str) -> list[Any]:
     return [event if event == "[DONE]" else json.loads(event) for event in found]
 
 
-def eventually(check: Callable[[], Found], timeout_s: float = 10.0) -> Found:
+def eventually(check: Callable[[], Found], timeout_s: float = 30.0) -> Found:
     """What `check` returns once it is true; real processes have no clock to inject."""
     until = time.monotonic() + timeout_s
     while True:

@@ -63,9 +63,15 @@ def opened(house: House, name: str, *metrics: dict[str, Any], **fields: Any) -> 
     with house.client() as client:
         made = client.post("/v1/experiments", json=body(name, *metrics, **fields))
         assert made.status_code == 201, made.text
-        probe = asked("ready?", model=name, user="probe")
-        eventually(lambda: "x-graftline-arm" in client.post("/v1/chat/completions", json=probe).headers)
+    routed(house, name)
     return str(made.json()["id"])
+
+
+def routed(house: House, name: str) -> None:
+    """Return when the gateway routes by an experiment over this name."""
+    probe = asked("ready?", model=name, user="probe")
+    with house.client() as client:
+        eventually(lambda: "x-graftline-arm" in client.post("/v1/chat/completions", json=probe).headers)
 
 
 def shown(house: House, id_: str, **query: Any) -> dict[str, Any]:
@@ -74,6 +80,11 @@ def shown(house: House, id_: str, **query: Any) -> dict[str, Any]:
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
+
+
+def thumbs(found: dict[str, Any]) -> int:
+    """Up, in all arms; they come after the units."""
+    return sum(arm["thumbs_up"] for arm in found["counts"]["arms"].values())
 
 
 def live(house: House, name: str, likes: Callable[[str], bool], users: int = USERS) -> Counter[str]:
@@ -273,15 +284,17 @@ def test_the_cli_opens_shows_and_stops(remote: bool, lab: House, tmp_path: Path)
     made = graftline(lab, "experiments", "open", str(tmp_path / "e.json"), *where)
     assert made.returncode == 0, made.stdout + made.stderr
     id_ = made.stdout.split()[0]
+    routed(lab, name)
     live(lab, name, lambda arm: True, users=12)
     eventually(lambda: sum(shown(lab, id_)["units"].values()) >= 10)
+    eventually(lambda: thumbs(shown(lab, id_, counts=True)) >= 10)
     told = graftline(lab, "experiments", "show", id_, *where)
     assert told.returncode == 0, told.stdout + told.stderr
     for word in ("running, 50 % of the units", "thumbs_up_rate", "liked", "guardrail", "sample ratio: quiet", "hold: "):
         assert word in told.stdout, word
     found = json.loads(graftline(lab, "experiments", "show", id_, "--json", *where).stdout)
     assert (found["object"], found["id"]) == ("experiment", id_)
-    assert sum(arm["thumbs_up"] for arm in found["counts"]["arms"].values()) >= 10
+    assert thumbs(found) >= 10
     assert id_ in graftline(lab, "experiments", "list", "--active", *where).stdout
     again = graftline(lab, "experiments", "open", str(tmp_path / "e.json"), *where)
     assert again.returncode == 1
