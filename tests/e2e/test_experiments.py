@@ -67,11 +67,11 @@ def opened(house: House, name: str, *metrics: dict[str, Any], **fields: Any) -> 
     return str(made.json()["id"])
 
 
-def routed(house: House, name: str) -> None:
-    """Return when the gateway routes by an experiment over this name."""
+def routed(house: House, name: str, *, still: bool = True) -> None:
+    """Return when the gateway routes by an experiment over this name, or does so no more."""
     probe = asked("ready?", model=name, user="probe")
     with house.client() as client:
-        eventually(lambda: "x-graftline-arm" in client.post("/v1/chat/completions", json=probe).headers)
+        eventually(lambda: ("x-graftline-arm" in client.post("/v1/chat/completions", json=probe).headers) is still)
 
 
 def shown(house: House, id_: str, **query: Any) -> dict[str, Any]:
@@ -142,6 +142,7 @@ def test_a_worse_arm_is_rolled_back_by_itself_and_no_request_fails(lab: House, t
     live(lab, "worse", lambda arm: arm == "old")
     found = stage(lab, id_, "rolled_back")
     assert "liked past the margin" in found["waits_for"][0]
+    routed(lab, "worse", still=False)
     assert served(lab, "worse") == "worse:1"
     assert live(lab, "worse", lambda arm: True, users=20)[""] == 20
 
