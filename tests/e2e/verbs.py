@@ -49,7 +49,7 @@ def graftline(home: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 def _become(env: Mapping[str, str], args: tuple[str, ...], cwd: Path | None, out: IO[bytes], err: IO[bytes]) -> None:
     """In the fork: the verb, and the end of the process. Nothing of it may run on into pytest."""
-    code: object = 0
+    code: object = 1
     try:
         with open(os.devnull, "rb") as nothing:
             os.dup2(nothing.fileno(), 0)
@@ -64,14 +64,15 @@ def _become(env: Mapping[str, str], args: tuple[str, ...], cwd: Path | None, out
         logging.getLogger().handlers.clear()  # they are pytest's
         importlib.reload(console)  # it looks for the width of its lines when it is imported
         main()
+        code = 0
     except SystemExit as end:
         code = end.code
-    except BaseException:  # noqa: BLE001
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else int(code is not None))
+    finally:
+        if sys.exc_info()[0] is not None:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _ended(child: int) -> int:

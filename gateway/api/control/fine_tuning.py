@@ -26,6 +26,7 @@ from training.files.recipes import Server
 from training.jobs import asking
 from training.jobs.errors import JobNotFound
 from training.jobs.values import Job, JobState
+from training.launchers.section import Tag
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs")
 
@@ -38,7 +39,6 @@ Reader = Annotated[Key, Depends(having(Role.ENGINEER, Role.AUDITOR))]
 After = Annotated[str, Query(max_length=128)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 _Short = Annotated[str, Field(min_length=1, max_length=512)]
-_Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class Method(BaseModel):
@@ -55,7 +55,7 @@ class Wandb(BaseModel):
     project: _Short
     entity: _Short | None = None
     name: _Short | None = None
-    tags: list[_Tag] | None = None
+    tags: list[Tag] | None = None
 
 
 class Integration(BaseModel):
