@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,6 +17,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+_PORTS = (20_000, 32_000)
+_RANDOM = random.SystemRandom()
 
 
 @dataclass(slots=True)
@@ -78,16 +82,19 @@ def _leave(number: int, _frame: object) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on. Below those that the kernel gives to clients: whoever is told of it takes seconds
+    to listen, and another process's connection would have it by then."""
+    while True:
+        port = _RANDOM.randrange(*_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def scripted(running: Stack, name: str, *, port: int, model: str, **options: str) -> str:
     """Start a scripted engine; returns its URL."""
     _scripted(running, name, "--port", str(port), "--model", model, **options)
-    wait_for(f"http://127.0.0.1:{port}/health", timeout_s=30)
+    wait_for_process(running, name, f"http://127.0.0.1:{port}/health", timeout_s=30)
     return f"http://127.0.0.1:{port}"
 
 
@@ -111,7 +118,7 @@ def _scripted(running: Stack, name: str, *argv: str, **options: str) -> None:
 def gateway(running: Stack, *, port: int, name: str = "gateway", env: Mapping[str, str] | None = None) -> str:
     """Start a gateway process on `port`; returns its base URL once it lives."""
     running.start(name, [sys.executable, "-m", "gateway.cli", "serve"], {"GRAFTLINE_PORT": str(port), **(env or {})})
-    wait_for(f"http://127.0.0.1:{port}/healthz", timeout_s=60)
+    wait_for_process(running, name, f"http://127.0.0.1:{port}/healthz", timeout_s=60)
     return f"http://127.0.0.1:{port}"
 
 
@@ -143,11 +150,8 @@ def up(running: Stack, *, timeout_s: float = 300) -> Up:
     """Start `graftline up` and wait until it can answer."""
     port = free_port()
     running.env["GRAFTLINE_PORT"] = str(port)
-    process = running.start("up", [sys.executable, "-m", "gateway.cli", "up"])
-    try:
-        wait_for(f"http://127.0.0.1:{port}/readyz", timeout_s=timeout_s, lives=lambda: process.poll() is None)
-    except TimeoutError as error:
-        raise TimeoutError(f"{error}\n{running.log('up')[-3000:]}") from error
+    running.start("up", [sys.executable, "-m", "gateway.cli", "up"])
+    wait_for_process(running, "up", f"http://127.0.0.1:{port}/readyz", timeout_s=timeout_s)
     return Up(running=running, port=port, key=(running.home / "admin.key").read_text().strip())
 
 
@@ -159,6 +163,15 @@ def make_key(running: Stack, **options: str) -> str:
     for option, value in options.items():
         argv += [f"--{option.replace('_', '-')}", value]
     return subprocess.run(argv, env=running.env, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def wait_for_process(running: Stack, name: str, url: str, *, timeout_s: float) -> None:
+    """Until a process answers at `url` with 200; one that ends is not waited for, and its last words are told."""
+    process = running.processes[name]
+    try:
+        wait_for(url, timeout_s=timeout_s, lives=lambda: process.poll() is None)
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}\n{running.log(name)[-3000:]}") from error
 
 
 def wait_for(url: str, *, timeout_s: float, status: int = 200, lives: Callable[[], bool] = lambda: True) -> float:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
-from loadtests.stack import stack
+from loadtests.stack import Stack, stack
 from tests.e2e.houses import House, open_house
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Whatever fails here failed in another process: the report tells what each of them wrote last."""
+    report = yield
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            running = value if isinstance(value, Stack) else getattr(value, "running", None)
+            if isinstance(running, Stack) and running.home.is_dir():
+                logs = sorted(running.home.glob("*.log"))
+                report.sections += [(f"{log.name} ends", log.read_text(errors="replace")[-2000:]) for log in logs]
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from loadtests.stack import Stack, free_port, gateway, scripted, wait_for
+from loadtests.stack import Stack, free_port, gateway, scripted, wait_for_process
 from monitoring.records.events import Inference
 from monitoring.records.sql import SqlRecords
 from tests.e2e.verbs import verb
@@ -173,6 +173,9 @@ def open_house(running: Stack, *, engines: int, slots: int = 0, **env: str) -> H
     worker(running)
     found = House(running, url, urls, key)
     eventually(lambda: "up" in str(found.ready()["engines"]))
+    # The worker asks each engine before it opens it: of what a test scripts next, nothing is meant for that question.
+    opened = [f"engine engine-{i} answers as it should" for i in range(engines)]
+    eventually(lambda: all(words in running.log("worker") for words in opened))
     return found
 
 
@@ -181,5 +184,5 @@ def start_gateway(running: Stack) -> House:
     key = make_key(running)
     port = free_port()
     running.start("gateway", [sys.executable, "-m", "gateway.cli", "serve"], {"GRAFTLINE_PORT": str(port)})
-    wait_for(f"http://127.0.0.1:{port}/healthz", timeout_s=60)
+    wait_for_process(running, "gateway", f"http://127.0.0.1:{port}/healthz", timeout_s=60)
     return House(running, f"http://127.0.0.1:{port}", (), key)

@@ -7,6 +7,7 @@ adapters' loads, those are seconds that nobody waits for twice.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ from gateway.engines.fleet.view import View
 if TYPE_CHECKING:
     from gateway.engines.fleet.loading import Loading
     from gateway.engines.fleet.replica import Replica
+
+log = logging.getLogger("graftline.fleet")
 
 #: Versions that are asked for with the base.
 SAMPLE = 3
@@ -69,6 +72,7 @@ class Opening:
                 return False
             replica.proven.add(engine_name(version))
         replica.open, self.differed, replica.well_at = True, 0, means.clock()
+        log.info("engine %s answers as it should: it is opened", replica.name)
         means.metrics.gauge("graftline_replica_out", replica=replica.name).set(0)
         return True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from loadtests.stack import free_port
 from training.launchers.ray import RayLauncher
 from training.launchers.section import Launch
 from training.launchers.values import LaunchSpec, Running, training
@@ -30,13 +30,6 @@ method: sft
 data: {train: "tidewell:corrected_fact", rows_max: 16}
 optim: {learning_rate: 2e-3, steps: 2, batch: 4}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        port: int = asked.getsockname()[1]
-        return port
 
 
 def until(asked: Callable[[], object], seconds: float) -> None:
