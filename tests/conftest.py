@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -10,6 +11,12 @@ import pytest
 pytest_plugins = ["tests.engines", "tests.installation", "tests.sharing"]
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: nothing need look through it again, least of all a fork."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ command starts as people type it is for `test_cli`, the README's commands and th
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -49,6 +50,7 @@ def graftline(home: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 def _become(env: Mapping[str, str], args: tuple[str, ...], cwd: Path | None, out: IO[bytes], err: IO[bytes]) -> None:
     """In the fork: the verb, and the end of the process. Nothing of it may run on into pytest."""
+    gc.freeze()  # to look through what is pytest's would copy it, for most of a second
     code: object = 1
     try:
         with open(os.devnull, "rb") as nothing:
