@@ -64,6 +64,7 @@ class Template:
         self._backend.no_truncation()
         self._backend.no_padding()
         self._end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+        self._apart = self._may_be_apart()
 
     def encode(self, candidates: Sequence[Candidate]) -> list[Encoded | Reason]:
         """The tokens of each candidate, or why it has none."""
@@ -72,10 +73,15 @@ class Template:
             return [self._whole(each, found) for each, found in zip(candidates, texts, strict=True)]
         prompts = self._rendered([_chat(each.prompt) for each in candidates], ask=True)
         if candidates and candidates[0].kind == "rl":
-            return self._prompts_only(prompts)
-        answers = self._answers(candidates, prompts, [each.answer for each in candidates])
+            asked = zip(prompts, self._tokens(prompts), strict=True)
+            return [
+                each if isinstance(each, Reason) else Encoded(columns={"prompt_ids": ids}, tokens=len(ids))
+                for each, ids in asked
+            ]
+        tokens = self._tokens(prompts)
+        answers = self._answers(candidates, prompts, tokens, [each.answer for each in candidates])
         if candidates and candidates[0].kind in PAIRED:
-            worse = self._answers(candidates, prompts, [each.rejected for each in candidates])
+            worse = self._answers(candidates, prompts, tokens, [each.rejected for each in candidates])
             return [_pair(one, other) for one, other in zip(answers, worse, strict=True)]
         return [
             found if isinstance(found, Reason) else self._single(each, found)
@@ -88,34 +94,43 @@ class Template:
         ids = found.ids + self._end
         return Encoded(columns={"input_ids": ids, "completion_mask": mask + [1] * len(self._end)}, tokens=len(ids))
 
-    def _prompts_only(self, prompts: Sequence[str | Reason]) -> list[Encoded | Reason]:
-        texts = [each for each in prompts if isinstance(each, str)]
-        done = iter(self._backend.encode_batch(texts, add_special_tokens=False))
-        found: list[Encoded | Reason] = []
-        for each in prompts:
-            ids = [] if isinstance(each, Reason) else next(done).ids
-            found.append(each if isinstance(each, Reason) else Encoded(columns={"prompt_ids": ids}, tokens=len(ids)))
-        return found
+    def _tokens(self, texts: Sequence[str | Reason]) -> list[list[int]]:
+        """The tokens of each text; none where there is a reason instead."""
+        # Without places in the text, which nobody asks for here and which cost a third of the time.
+        done = iter(
+            self._backend.encode_batch_fast([each for each in texts if isinstance(each, str)], add_special_tokens=False)
+        )
+        return [[] if isinstance(each, Reason) else next(done).ids for each in texts]
 
     def _answers(
-        self, candidates: Sequence[Candidate], prompts: Sequence[str | Reason], answers: Sequence[str]
+        self,
+        candidates: Sequence[Candidate],
+        prompts: Sequence[str | Reason],
+        tokens: Sequence[list[int]],
+        answers: Sequence[str],
     ) -> list[_Answer | Reason]:
         said = [[*_chat(each.prompt), _turn(answer)] for each, answer in zip(candidates, answers, strict=True)]
-        wholes = self._rendered(said, ask=False)
         good = [
-            (prompt, whole)
-            for prompt, whole in zip(prompts, wholes, strict=True)
-            if isinstance(prompt, str) and isinstance(whole, str)
+            (prompt, ids, whole, answer)
+            if isinstance(prompt, str) and isinstance(whole, str) and whole.startswith(prompt) and whole != prompt
+            else None
+            for prompt, ids, whole, answer in zip(
+                prompts, tokens, self._rendered(said, ask=False), answers, strict=True
+            )
         ]
-        encodings = iter(self._backend.encode_batch([whole for _, whole in good], add_special_tokens=False))
+        texts = [each[2][len(each[0]) if self._apart else 0 :] for each in good if each]
+        encodings = iter(self._backend.encode_batch(texts, add_special_tokens=False))
         found: list[_Answer | Reason] = []
-        for prompt, whole, answer in zip(prompts, wholes, answers, strict=True):
-            if isinstance(prompt, Reason) or isinstance(whole, Reason):
+        for each in good:
+            if each is None:
                 found.append(Reason.TEMPLATE)
                 continue
+            prompt, ids, whole, answer = each
             encoding = next(encodings)
-            starts = whole.startswith(prompt) and len(whole) > len(prompt)
-            found.append(self._cut(encoding, prompt, whole, answer) if starts else Reason.TEMPLATE)
+            if self._apart:
+                found.append(_following(ids, encoding, whole[len(prompt) :], answer))
+            else:
+                found.append(self._cut(encoding, prompt, whole, answer))
         return found
 
     def _cut(self, encoding: Any, prompt: str, whole: str, answer: str) -> _Answer | Reason:
@@ -128,9 +143,20 @@ class Template:
             return _Answer(prompt=ids[:cut], answer=ids[cut:], mask=mask)
         first = self._backend.encode(prompt, add_special_tokens=False)
         rest = self._backend.encode(whole[len(prompt) :], add_special_tokens=False)
-        mask = [1] * len(rest.ids)
-        _blank(mask, rest, whole[len(prompt) :], answer, since=0, less=0)
-        return _Answer(prompt=first.ids, answer=rest.ids, mask=mask) if rest.ids else Reason.TEMPLATE
+        return _following(first.ids, rest, whole[len(prompt) :], answer)
+
+    def _may_be_apart(self) -> bool:
+        """Whether an answer has the same tokens by itself as behind its prompt: some tokenizers put a blank before
+        whatever begins a text."""
+        ours = [Message(role="user", content="Is it open?"), Message(role="assistant", content="Yes, until nine.")]
+        found = self._turn(ours)
+        if isinstance(found, Reason):
+            return False
+        (prompt,), (whole,) = self._rendered([_chat(ours[:1])], ask=True), self._rendered([_chat(ours)], ask=False)
+        assert isinstance(prompt, str)
+        assert isinstance(whole, str)
+        apart = [self._backend.encode(part, add_special_tokens=False).ids for part in (prompt, whole[len(prompt) :])]
+        return apart == [found.prompt, found.answer]
 
     def _single(self, candidate: Candidate, found: _Answer) -> Encoded | Reason:
         if candidate.kind == "kto":
@@ -167,6 +193,13 @@ class Template:
                 return [Reason.TEMPLATE]
             return [each for chat in chats for each in self._rendered([chat], ask=ask)]
         return done
+
+
+def _following(prompt: list[int], encoding: Any, rest: str, answer: str) -> _Answer | Reason:
+    """An answer that was encoded by itself, as the server does: it goes on from the prompt's tokens."""
+    mask = [1] * len(encoding.ids)
+    _blank(mask, encoding, rest, answer, since=0, less=0)
+    return _Answer(prompt=prompt, answer=encoding.ids, mask=mask) if mask else Reason.TEMPLATE
 
 
 def _pair(one: _Answer | Reason, other: _Answer | Reason) -> Encoded | Reason:

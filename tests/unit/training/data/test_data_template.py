@@ -17,6 +17,7 @@ from training.data.values import Message
 
 pytestmark = pytest.mark.slow
 transformers: Any = pytest.importorskip("transformers")
+tokenizers: Any = pytest.importorskip("tokenizers")
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,20 @@ def test_a_template_that_refuses_or_moves_the_answer_costs_that_row_only(templat
     assert found[0] is Reason.TEMPLATE
     assert isinstance(found[1], Encoded)
     assert strict.encode([candidate("sft", answer="y")]) == [Reason.TEMPLATE]
+
+
+def test_a_tokenizer_that_begins_every_text_with_a_blank_sees_answers_behind_their_prompts(tmp_path: Path) -> None:
+    letters = [("<unk>", 0.0), ("▁", -1.0), *((chr(code), -2.0) for code in range(33, 127))]
+    plain = tokenizers.Tokenizer(tokenizers.models.Unigram(letters, unk_id=0))
+    plain.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first")
+    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>")
+    wrapped.chat_template = (
+        "{% for m in messages %}{{ '[' + m.content + ']' if m.role == 'user' else m.content + '!' }}{% endfor %}"
+    )
+    wrapped.save_pretrained(tmp_path)
+    found = one(Template(tmp_path), candidate("kto", asked="open?", answer="Yes.", label=True)).columns
+    assert wrapped.convert_ids_to_tokens(found["prompt_ids"]) == [*"▁[open?]"]
+    assert wrapped.convert_ids_to_tokens(found["completion_ids"]) == [*"Yes.!"]
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
