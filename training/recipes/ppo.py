@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import random
 from typing import Any
@@ -11,7 +12,10 @@ from training.recipes.errors import NotFinite
 from training.recipes.lesson import Lesson, Trained
 from training.recipes.progress import Noted, Stepped
 from training.recipes.rewards import rewards
-from training.recipes.watch import diagnose
+from training.recipes.watch import diagnose, distance
+
+#: How fast the advantages' usual spread is forgotten, a step.
+_FADES = 0.97
 
 
 def ppo(lesson: Lesson) -> Trained:
@@ -43,6 +47,7 @@ def ppo(lesson: Lesson) -> Trained:
     rng = random.Random(recipe.seed)
     rows = chosen.batch * chosen.accumulate
     said: list[dict[str, float]] = []
+    usual = 0.0
     for step in range(1, chosen.steps + 1):
         picked = rng.sample(lesson.rows, min(rows, len(lesson.rows)))
         model.eval()
@@ -66,7 +71,10 @@ def ppo(lesson: Lesson) -> Trained:
             tokens = mask.sum()
             mean = (advantage * mask).sum() / tokens
             spread = (((advantage - mean) ** 2 * mask).sum() / tokens).sqrt()
-            advantage = (advantage - mean) / (spread + 1e-6)
+            # Once all answers are as good, what is left is the head's error: in its own units it would count as much as
+            # the first discovery did, and the policy would walk off.
+            usual = max(float(spread), _FADES * usual)
+            advantage = (advantage - mean) / (usual + 1e-6)
             kl = float(((old - reference) * mask).sum(1).mean())
         model.train()
         loss = norm = torch.zeros(())
@@ -89,8 +97,8 @@ def ppo(lesson: Lesson) -> Trained:
                 raise NotFinite(step, what, diagnose(said, numbers, chosen))
         said.append(numbers)
         lesson.progress.said(Stepped(step=step, steps=chosen.steps, numbers=numbers))
-        if kl > rl.kl_max:
-            text = f"Answers are {kl:.2f} nats from the reference; rl.kl_max is {rl.kl_max:g}, so training stops here."
+        if (far := distance([line["kl"] for line in said])) > rl.kl_max:
+            text = f"Answers are {far:.2f} nats from the reference; rl.kl_max is {rl.kl_max:g}, so training stops here."
             lesson.progress.said(Noted(what="kl_limit", text=text))
             break
     ends = {
@@ -138,18 +146,25 @@ def _answers(model: Any, tokenizer: Any, rows: list[dict[str, Any]], lesson: Les
 def _logprobs(model: Any, ids: Any, seen: Any, width: int, head: Any, temperature: float) -> tuple[Any, Any]:
     """What each token of the answers was likely, and what the head foresees before it."""
     positions = (seen.cumsum(1) - 1).clamp(min=0)
+    answered = ids.shape[1] - width
     out = model(
         input_ids=ids,
         attention_mask=seen,
         position_ids=positions,
         output_hidden_states=head is not None,
         use_cache=False,
+        **({"logits_to_keep": answered + 1} if _can_keep(model) else {}),
     )
-    logits = out.logits[:, width - 1 : -1].float() / temperature
+    logits = out.logits[:, -answered - 1 : -1].float() / temperature
     said = logits.log_softmax(-1).gather(-1, ids[:, width:, None])[..., 0]
     if head is None:
         return said, None
     return said, head(out.hidden_states[-1][:, width - 1 : -1].detach().float())[..., 0]
+
+
+def _can_keep(model: Any) -> bool:
+    """Whether it can be asked for the answers' logits alone: those of the prompts are a vocabulary wide, and unread."""
+    return "logits_to_keep" in inspect.signature(model.get_base_model().forward).parameters
 
 
 def _scores(functions: list[Any], classes: list[Any], rows: list[dict[str, Any]], texts: list[str]) -> Any:

@@ -18,6 +18,8 @@ from training.recipes.progress import Evaluated, Noted, Progress, Saved, Stepped
 #: Lies in a checkpoint folder when everything else was written: a killed run leaves folders without it.
 WHOLE: Final = "whole"
 _KEPT = 50
+#: An answer's distance is one draw's: among a few dozen, a single odd one can lift a step's mean by ten nats.
+_NEAR_STEPS = 4
 
 
 def watch(progress: Progress, chosen: Choices, *, kl_max: float) -> Any:
@@ -46,8 +48,10 @@ def watch(progress: Progress, chosen: Choices, *, kl_max: float) -> Any:
                     raise NotFinite(state.global_step, what, diagnose(self.steps, numbers, chosen))
             self.steps = [*self.steps[-_KEPT:], numbers]
             progress.said(Stepped(step=state.global_step, steps=chosen.steps, numbers=numbers))
-            # TRL tells the distance a token; the limit is an answer's. KTO logs another thing as `kl`.
-            far = numbers.get("kl", 0.0) * numbers.get("completions/mean_length", 1.0) if online else 0.0
+            # TRL tells the distance a token; the limit is an answer's. KTO logs another thing as `kl`. What a resumed
+            # run did before is in its state.
+            told = [line for line in state.log_history if "kl" in line and "loss" in line] if online else []
+            far = distance([line["kl"] * line.get("completions/mean_length", 1.0) for line in told])
             if far > kl_max and not self.stopping:
                 self.stopping = True
                 control.should_training_stop = True
@@ -68,6 +72,12 @@ def watch(progress: Progress, chosen: Choices, *, kl_max: float) -> Any:
             progress.said(Saved(step=state.global_step, folder=str(folder)))
 
     return Watch()
+
+
+def distance(by_step: Sequence[float]) -> float:
+    """How far answers are from the reference of late, in nats: the mean of the last few steps."""
+    last = by_step[-_NEAR_STEPS:]
+    return sum(last) / max(1, len(last))
 
 
 def diagnose(before: Sequence[Mapping[str, float]], now: Mapping[str, float], chosen: Choices) -> str:
