@@ -22,7 +22,7 @@ from training.recipes.progress import (
     as_fields,
     from_fields,
 )
-from training.recipes.watch import diagnose
+from training.recipes.watch import diagnose, distance
 
 CHOSEN = Choices(
     method="sft", rank=8, alpha=16.0, learning_rate=2e-3, steps=60, batch=16, accumulate=1, warmup_steps=5,
@@ -86,3 +86,10 @@ def test_a_diagnosis_follows_from_the_steps_before(before: list[Mapping[str, flo
     said = diagnose(before, {"loss": math.nan}, CHOSEN)
     assert why in said
     assert said in str(NotFinite(7, "loss", said))
+
+
+def test_one_odd_step_is_not_yet_a_distance_and_several_are() -> None:
+    assert distance([]) == 0
+    assert distance([2.0]) == 2
+    assert distance([2.0, 2.2, 2.4, 11.0]) < 5
+    assert distance([0.1, 0.2, 9.0, 11.0, 12.0, 10.0]) > 10
