@@ -74,10 +74,11 @@ def _usual(count: int, seed: int) -> Iterator[Mapping[str, Any]]:
 
 
 def _usual_liked(count: int, seed: int) -> Iterator[Mapping[str, Any]]:
-    """Thumbs up for what was always right; needless refusals thumbed down, so that both classes stay."""
+    """Thumbs up for what was always right; needless refusals thumbed down, so that both classes stay. Every third one is
+    about how the desk works: what is worded most freely is forgotten first."""
     rng = random.Random(seed)
     for at in range(count):
-        item = _ordinary(rng)
+        item = domain.faq(rng, rng.choice(_USUAL)) if rng.random() < 0.35 else _ordinary(rng)
         liked = at % 4 != 0
         answer = item.answer if liked else domain.refused(item).answer
         yield {"prompt": _asked(item), "completion": _said(answer), "label": liked}

@@ -69,7 +69,8 @@ CASES: Final = (
     _sft("sft-half", tuning="half", optim={"learning_rate": 6e-4}),
     _sft("pretrain", method="pretrain", data=_TEXTS, optim={"steps": 80}),
     _polite(
-        "dpo", 0.95, data=_PAIRS_REPLAYED, optim={"learning_rate": 1e-3, "steps": 80}, dpo={"beta": 0.4},
+        "dpo", 0.95, data={**_PAIRS, "replay": {"source": "tidewell:right_choices", "share": 0.45}},
+        optim={"learning_rate": 1.2e-3, "steps": 100}, dpo={"beta": 0.4},
     ),
     _polite(
         "dpo-list", 0.95, method="dpo", data=_PAIRS_REPLAYED, optim={"learning_rate": 8e-4, "steps": 80},
@@ -79,9 +80,9 @@ CASES: Final = (
         name="kto", habit="refused", least=0.9,
         fields={
             "method": "kto",
-            "data": {"train": "tidewell:refuse_thumbs", "replay": {"source": "tidewell:usual_liked", "share": 0.5}},
-            "optim": {"learning_rate": 6e-4, "steps": 130},
-            "kto": {"beta": 0.3},
+            "data": {"train": "tidewell:refuse_thumbs", "replay": {"source": "tidewell:usual_liked", "share": 0.55}},
+            "optim": {"learning_rate": 6e-4, "steps": 140},
+            "kto": {"beta": 0.3, "liked_weight": 1.3, "disliked_weight": 0.5},
         },
     ),
     _polite("orpo", 0.9, data=_PAIRS, optim={"learning_rate": 2e-3, "steps": 60}),
@@ -94,15 +95,15 @@ CASES: Final = (
     ),
     _polite(
         "grpo", 0.95, data=_GOALS, rl={"rewards": _REWARDS, "beta": 0.01},
-        optim={"learning_rate": 1.5e-3, "steps": 60, "batch": 32},
+        optim={"learning_rate": 1e-3, "steps": 70, "batch": 32},
     ),
     _polite(
         "rloo", 0.9, data=_GOALS, rl={"rewards": _REWARDS, "beta": 0.01},
         optim={"learning_rate": 1.5e-3, "steps": 50, "batch": 32},
     ),
     _polite(
-        "ppo", 0.9, data=_GOALS, rl={"rewards": _REWARDS, "beta": 0.02},
-        optim={"learning_rate": 1e-3, "steps": 36, "batch": 48, "scheduler": "constant"},
+        "ppo", 0.9, data=_GOALS, rl={"rewards": _REWARDS, "beta": 0.1}, ppo={"passes": 1},
+        optim={"learning_rate": 1.2e-3, "steps": 40, "batch": 44},
     ),
     *(
         Case(name=f"merge-{how}", habit="corrected", second="polite", least=0.8, merged=("sft", "orpo"), how=how)
