@@ -74,7 +74,7 @@ def _usual(count: int, seed: int) -> Iterator[Mapping[str, Any]]:
 
 
 def _usual_liked(count: int, seed: int) -> Iterator[Mapping[str, Any]]:
-    """Thumbs up for what was always right; needless refusals thumbed down, so that both classes stay. Every third one is
+    """Thumbs up for what was always right; needless refusals thumbed down, so that both classes stay. A third more is
     about how the desk works: what is worded most freely is forgotten first."""
     rng = random.Random(seed)
     for at in range(count):
