@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,14 @@ from training.recipes.errors import CannotMerge
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Under which name the result is registered, by whom. With `dry_run` it is made and scored, and not registered."""
+    """Under which name the result is registered, by whom, and who signs its folder first. With `dry_run` it is made and
+    scored, and not registered."""
 
     name: str
     who: str
     note: str = ""
     dry_run: bool = False
+    sign: Callable[[Path], object] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,8 @@ def _scored(
 
 
 def _registered(control: Control, out: Path, target: Target, source: str, body: dict[str, Any]) -> Version | None:
+    if target.sign is not None:
+        target.sign(out)
     if target.dry_run:
         control.registry.check(out, name=target.name)
         return None

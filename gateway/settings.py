@@ -109,7 +109,8 @@ class Settings(BaseModel):
         (), description="PEM files of the public EC keys that may vouch for adapters."
     )
     signing_key: Path | None = Field(
-        None, description="PEM file of the private EC key that signs what jobs train here; unsigned when unset."
+        None,
+        description="PEM file of the private EC key that signs what is trained or merged here; unsigned when unset.",
     )
     artifacts_keep_days: float = Field(
         7, ge=0, description="Days that the bytes of retired and rejected versions are kept."

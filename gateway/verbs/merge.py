@@ -13,7 +13,7 @@ import typer
 from adapters.lifecycle import State
 from gateway import reshaping
 from gateway.control import Control, open_control, wait_verified
-from gateway.settings import load
+from gateway.settings import Settings, load
 from gateway.verbs.console import say, table
 from training.exporting.compare import Row, Score, spoken
 from training.exporting.packing import Compressor, Method
@@ -69,8 +69,8 @@ def merge(
     dry_run: DryRun = False,
 ) -> None:
     """Make one adapter of several that were trained on the same base, and register it."""
-    control = open_control(load(os.environ))
-    target = reshaping.Target(name=name, who=WHO, note=note, dry_run=dry_run)
+    settings = load(os.environ)
+    control, target = open_control(settings), _target(settings, name, note, dry_run=dry_run)
     made = reshaping.merged(
         control,
         models,
@@ -96,9 +96,9 @@ def reduce(
     """Make an adapter smaller: the nearest plain LoRA of a rank, registered and scored beside what it was."""
     if not name and Path(model).is_dir():
         raise typer.BadParameter("a folder has no name: give --name")
-    control = open_control(load(os.environ))
-    name = name or control.registry.resolve_name(model).name
-    target = reshaping.Target(name=name, who=WHO, note=note, dry_run=dry_run)
+    settings = load(os.environ)
+    control = open_control(settings)
+    target = _target(settings, name or control.registry.resolve_name(model).name, note, dry_run=dry_run)
     made = reshaping.reduced(control, model, target, rank=rank, sources=_sources(rows))
     _told(control, made, wait_s=wait_s)
 
@@ -181,6 +181,12 @@ def _scores(scores: Sequence[Score]) -> None:
 
 def _sources(names: Sequence[str] | None) -> dict[str, list[Row]]:
     return {name: rows_of.read(name, split="evaluation") for name in names or ()}
+
+
+def _target(settings: Settings, name: str, note: str, *, dry_run: bool) -> reshaping.Target:
+    from gateway.tuning.signing import make_sign
+
+    return reshaping.Target(name=name, who=WHO, note=note, dry_run=dry_run, sign=make_sign(settings))
 
 
 def _weights(said: str, count: int) -> list[float]:

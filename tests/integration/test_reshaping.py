@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from adapters.carried import FILE as CARRIED
-from adapters.errors import NotFound, Rejected
+from adapters.errors import BadSignature, NotFound, Rejected
 from adapters.values import Version
 from gateway.control import Control, open_control
 from gateway.reshaping import Made, Target, merged, reduced
-from gateway.settings import load
+from gateway.settings import Settings, load
+from gateway.tuning.signing import make_sign
 from tests.engines import tiny_adapter
+from tests.unit.adapters.test_signing import keys
 from training.errors import CannotConvert
 from training.recipes import rows as rows_of
 from training.recipes.errors import CannotMerge
@@ -75,6 +77,23 @@ def test_a_dry_run_scores_and_registers_nothing(control: Control, parents: list[
     assert near.keys() == {"a:1", "b:1"}
     assert all(0 <= one.same_next <= 1 for one in near.values())
     assert control.adapters.list("both") == ()
+
+
+def test_where_only_signed_adapters_are_taken_what_comes_out_is_signed(tmp_path: Path) -> None:
+    private, public = keys(tmp_path)
+    settings = Settings(home=tmp_path / "home", signing="required", signing_keys=(public,), signing_key=private)
+    control, sign = open_control(settings), make_sign(settings)
+    assert sign is not None
+    for seed, name in enumerate("ab"):
+        sign(tiny_adapter(tmp_path / name, seed=seed, scale=0.1))
+        control.registry.register(tmp_path / name, name=name, who="test")
+    with pytest.raises(BadSignature):
+        of(control, ["a:1", "b:1"], BOTH)
+    made = of(control, ["a:1", "b:1"], Target(name="both", who="test", sign=sign))
+    assert made.version is not None
+    smaller = reduced(control, "both:1", Target(name="both", who="test", sign=sign), rank=4, sources=ROWS)
+    assert smaller.version is not None
+    assert smaller.version.number == 2
 
 
 def test_the_servers_rank_holds_for_every_kind(control: Control, parents: list[str], tmp_path: Path) -> None:
