@@ -69,8 +69,7 @@ CASES: Final = (
     _sft("sft-half", tuning="half", optim={"learning_rate": 6e-4}),
     _sft("pretrain", method="pretrain", data=_TEXTS, optim={"steps": 80}),
     _polite(
-        "dpo", 0.95, data={**_PAIRS, "replay": {"source": "tidewell:right_choices", "share": 0.45}},
-        optim={"learning_rate": 1.2e-3, "steps": 100}, dpo={"beta": 0.4},
+        "dpo", 0.95, data=_PAIRS_REPLAYED, optim={"learning_rate": 1e-3, "steps": 98}, dpo={"beta": 0.4},
     ),
     _polite(
         "dpo-list", 0.95, method="dpo", data=_PAIRS_REPLAYED, optim={"learning_rate": 8e-4, "steps": 80},
@@ -95,7 +94,7 @@ CASES: Final = (
     ),
     _polite(
         "grpo", 0.95, data=_GOALS, rl={"rewards": _REWARDS, "beta": 0.01},
-        optim={"learning_rate": 1e-3, "steps": 70, "batch": 32},
+        optim={"learning_rate": 1e-3, "steps": 58, "batch": 32},
     ),
     _polite(
         "rloo", 0.9, data=_GOALS, rl={"rewards": _REWARDS, "beta": 0.01},
