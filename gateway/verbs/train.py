@@ -36,6 +36,7 @@ from training.recipes.progress import (
     from_fields,
 )
 from training.recipes.recipe import Recipe, read
+from training.share import calm
 
 
 def train(
@@ -85,7 +86,8 @@ def train(
 
 def events(command: list[str]) -> Iterator[Event]:
     """What the process says, until it ends; a last `Failed` where it ends without a word."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
+    environment = {**os.environ, **calm(os.environ)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment) as process:
         assert process.stdout is not None
         last: Event | None = None
         for line in process.stdout:

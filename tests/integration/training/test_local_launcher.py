@@ -71,6 +71,18 @@ def test_a_signal_is_told_as_one(tmp_path: Path) -> None:
     assert ended(run) == -signal.SIGKILL
 
 
+@pytest.mark.parametrize(("outside", "inside"), [(None, "passive"), ("active", "active")])
+def test_threads_sleep_while_they_wait_unless_somebody_says_otherwise(
+    outside: str | None, inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if outside:
+        monkeypatch.setenv("OMP_WAIT_POLICY", outside)
+    run = LocalLauncher().start(spec(tmp_path, "import os; print(os.environ['OMP_WAIT_POLICY'])"))
+    assert ended(run) == 0
+    assert said(run.logs()) == [inside]
+
+
 def test_a_run_stands_back_has_its_environment_and_is_found_by_its_name_and_its_handle(tmp_path: Path) -> None:
     launcher = LocalLauncher(nice=7)
     run = launcher.start(spec(tmp_path, SITS))
