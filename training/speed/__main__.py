@@ -46,8 +46,13 @@ def judged(name: str, found: Ratio, least: float, noise: Ratio | None) -> Iterat
 
 
 def _trained(part: str, rounds: int) -> list[str]:
+    from datasets import disable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
     from training.speed.against import against, packing
 
+    disable_progress_bars()  # both sides' bars are longer than what is found
+    disable_progress_bar()
     if part == "packing":
         # Where all rows are about as long there is little to fill, and no bound to hold packing to.
         runs = packing("questions", rounds=max(2, rounds // 2), count=640)
