@@ -7,18 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-#: For GNU's and for Intel's OpenMP.
-_CALM: Final = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
-
-
-def calm(environment: Mapping[str, str]) -> dict[str, str]:
-    """What is to be added to an environment so that a child's threads sleep while they wait for each other, where it
-    does not say how they wait.
-
-    Beside an engine one of a training's threads is often not running. The others would spin until it is: that was
-    seen to take nine tenths of a training's processor time, with steps thirty times as long.
-    """
-    return {name: value for name, value in _CALM.items() if name not in environment}
+#: What a training's environment begins with, for GNU's and for Intel's OpenMP: threads sleep while they wait for each
+#: other. Beside an engine one of them is often not running, and the others would spin until it is: that was seen to
+#: take nine tenths of a training's processor time, with steps thirty times as long.
+CALM: Final[Mapping[str, str]] = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
 
 
 def yield_to_others(pid: int, nice: int) -> None:

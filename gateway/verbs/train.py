@@ -36,7 +36,7 @@ from training.recipes.progress import (
     from_fields,
 )
 from training.recipes.recipe import Recipe, read
-from training.share import calm
+from training.share import CALM
 
 
 def train(
@@ -86,7 +86,7 @@ def train(
 
 def events(command: list[str]) -> Iterator[Event]:
     """What the process says, until it ends; a last `Failed` where it ends without a word."""
-    environment = {**os.environ, **calm(os.environ)}
+    environment = {**CALM, **os.environ}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment) as process:
         assert process.stdout is not None
         last: Event | None = None

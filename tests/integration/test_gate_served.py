@@ -76,7 +76,7 @@ async def test_a_model_that_learnt_its_rows_by_heart_is_found_out_through_the_en
             "method": "sft",
             "data": {"train": str(tmp_path / "train.jsonl"), "held": str(tmp_path / "held.jsonl")},
             "adapter": {"rank": 16},
-            "optim": {"steps": 150, "learning_rate": 2e-2, "evaluate_every": 1000},
+            "optim": {"steps": 150, "learning_rate": 5e-3, "evaluate_every": 1000},
             "gate": {"canaries": 4},
         }
     )

@@ -18,7 +18,7 @@ from typing import Final
 from training.launchers.command import argv, told
 from training.launchers.errors import CannotLaunch
 from training.launchers.values import LaunchSpec
-from training.share import calm, yield_to_others
+from training.share import CALM, yield_to_others
 
 KEEPER: Final = Path(__file__).with_name("keeper.py")
 #: How far a training stands back for what serves on the same machine.
@@ -79,7 +79,7 @@ class LocalLauncher:
                     process = subprocess.Popen(
                         [
                             *(sys.executable, "-I", "-S", str(KEEPER), str(theirs.fileno())),
-                            *told({**calm(os.environ), **spec.environment}, self.nice),
+                            *told({**CALM, **spec.environment}, self.nice),
                             *argv(spec, python=self.python),
                         ],
                         stdin=subprocess.DEVNULL,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,16 +72,14 @@ def test_a_signal_is_told_as_one(tmp_path: Path) -> None:
     assert ended(run) == -signal.SIGKILL
 
 
-@pytest.mark.parametrize(("outside", "inside"), [(None, "passive"), ("active", "active")])
-def test_threads_sleep_while_they_wait_unless_somebody_says_otherwise(
-    outside: str | None, inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("asked", "found"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
+def test_threads_sleep_while_they_wait_unless_the_run_says_otherwise(
+    asked: dict[str, str], found: str, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    if outside:
-        monkeypatch.setenv("OMP_WAIT_POLICY", outside)
-    run = LocalLauncher().start(spec(tmp_path, "import os; print(os.environ['OMP_WAIT_POLICY'])"))
+    wanted = spec(tmp_path, "import os; print(os.environ['OMP_WAIT_POLICY'])")
+    run = LocalLauncher().start(replace(wanted, environment={**wanted.environment, **asked}))
     assert ended(run) == 0
-    assert said(run.logs()) == [inside]
+    assert said(run.logs()) == [found]
 
 
 def test_a_run_stands_back_has_its_environment_and_is_found_by_its_name_and_its_handle(tmp_path: Path) -> None:
