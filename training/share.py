@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-#: What a training's environment begins with, for GNU's and for Intel's OpenMP: threads sleep while they wait for each
-#: other. Beside an engine one of them is often not running, and the others would spin until it is: that was seen to
-#: take nine tenths of a training's processor time, with steps thirty times as long.
+#: What the environment of an engine or a training begins with, for GNU's and for Intel's OpenMP: threads sleep while
+#: they wait for each other. Beside an engine one of a training's is often not running, and the others would spin until
+#: it is: that was seen to take nine tenths of its processor time, with steps thirty times as long.
 CALM: Final[Mapping[str, str]] = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
 
 

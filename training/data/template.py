@@ -78,7 +78,7 @@ class Template:
                 each if isinstance(each, Reason) else Encoded(columns={"prompt_ids": ids}, tokens=len(ids))
                 for each, ids in asked
             ]
-        tokens = self._tokens(prompts)
+        tokens = self._tokens(prompts) if self._apart else [[] for _ in prompts]
         answers = self._answers(candidates, prompts, tokens, [each.answer for each in candidates])
         if candidates and candidates[0].kind in PAIRED:
             worse = self._answers(candidates, prompts, tokens, [each.rejected for each in candidates])
@@ -153,10 +153,8 @@ class Template:
         if isinstance(found, Reason):
             return False
         (prompt,), (whole,) = self._rendered([_chat(ours[:1])], ask=True), self._rendered([_chat(ours)], ask=False)
-        assert isinstance(prompt, str)
-        assert isinstance(whole, str)
-        apart = [self._backend.encode(part, add_special_tokens=False).ids for part in (prompt, whole[len(prompt) :])]
-        return apart == [found.prompt, found.answer]
+        alone = self._backend.encode(str(whole)[len(str(prompt)) :], add_special_tokens=False)
+        return bool(alone.ids == found.answer)
 
     def _single(self, candidate: Candidate, found: _Answer) -> Encoded | Reason:
         if candidate.kind == "kto":

@@ -25,6 +25,7 @@ from gateway.engines.errors import EngineError
 from gateway.engines.process import devices, launch
 from gateway.engines.process.supervisor import Child, ChildFailed, State, Supervisor
 from gateway.engines.vllm import Vllm
+from training.share import CALM
 
 WORDS = ("alpha", "bravo", "charlie", "delta")
 CHECKS: tuple[Check, ...] = (
@@ -91,7 +92,7 @@ def make_markers(where: Path, base: Path, console: Console) -> list[Path]:
         console.print(f"Training {len(missing)} marker adapters in {where} (once) …")
         where.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "training.base.markers", "--out", str(where), "--base", str(base)]
-        env = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", **os.environ}
+        env = {**CALM, **os.environ}
         words = ("--words", ",".join(missing))
         done = subprocess.run([*command, *words], env=env, timeout=_TOO_LONG_S, capture_output=True, text=True)
         if done.returncode:

@@ -16,6 +16,7 @@ from typing import Any
 
 from gateway.engines.plugin import NAME as PLUGIN
 from gateway.engines.process import devices, flags
+from training.share import CALM
 
 #: What vLLM takes for --max-lora-rank.
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -137,8 +138,7 @@ def environment(settings: EngineSettings, environ: Mapping[str, str], *, device:
     }
     if device == "cpu":
         env.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would overrule --kv-cache-memory-bytes, and takes whole GiB only
-        env.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve the gateway on a small machine
-        env.setdefault("KMP_BLOCKTIME", "0")
+        env = {**CALM, **env}  # spinning threads starve the gateway on a small machine
     if Path(settings.model).is_dir():
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     return env
