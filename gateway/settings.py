@@ -98,9 +98,7 @@ class Settings(BaseModel):
         256 << 20, ge=0, description="Memory for adapters that engines here are about to load, bytes; 0 is off."
     )
     poison_drain_s: float = Field(10, ge=0, description="Time streams get on an engine that gave NaN or differs.")
-    patrol_per_s: float = Field(
-        2, ge=0, description="Adapters that a quiet engine is asked for again, in a tenth of its time; 0 is off."
-    )
+    patrol_per_s: float = Field(2, ge=0, description="Adapters that a quiet engine is asked for again; 0 is off.")
     gate: Literal["off", "required"] = Field(
         "off", description="Whether an adapter that was not trained here must pass an evaluation before `live`."
     )

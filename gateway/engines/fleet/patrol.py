@@ -22,16 +22,10 @@ from gateway.engines.fleet.replica import Replica
 
 log = logging.getLogger("graftline.fleet")
 
-#: Of an engine's time. On two cores without a GPU a question takes a quarter of a second, and two a second kept a core
-#: busy day and night.
-SHARE = 0.1
-_REST_MOST_S = 60.0
-
 
 class Patrol:
     def __init__(self, fleet: Fleet, means: Means) -> None:
         self._fleet, self._means, self._turn = fleet, means, 0
-        self._rests: dict[str, float] = {}  # replica → until when it is left alone
 
     async def step(self) -> int:
         """Ask one version on each replica that is quiet; returns how many were asked."""
@@ -42,9 +36,7 @@ class Patrol:
     async def _ask(self, replica: Replica) -> int:
         names = self._fleet.view.names
         held = [name for name in replica.proven if name in names]
-        if not held or self._means.clock() < self._rests.get(replica.name, 0.0):
-            return 0
-        if await replica.inflight() > QUIET_MAX:
+        if not held or await replica.inflight() > QUIET_MAX:
             return 0
         name = min(held, key=lambda name: (replica.patrolled.get(name, 0.0), name))
         version, now = names[name], self._means.clock()
@@ -54,7 +46,6 @@ class Patrol:
         if known is None:
             return 0
         self._turn += 1
-        began = self._means.clock()
         try:
             found = await certify(replica.engine, name, _one(known, self._turn), tolerances=AGAIN_ONE)
         except AdapterMissing:
@@ -62,9 +53,6 @@ class Patrol:
         except EngineError as error:
             log.warning("the patrol could not ask engine %s: %s", replica.name, error)
             return 0
-        finally:
-            took = self._means.clock() - began
-            self._rests[replica.name] = began + took + min(took * (1 / SHARE - 1), _REST_MOST_S)
         result = "passed" if found.passed else "differs"
         self._means.metrics.counter("graftline_patrol_probes_total", replica=replica.name, result=result).add(1)
         if found.passed:

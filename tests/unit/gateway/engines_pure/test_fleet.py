@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from adapters.lifecycle import State
 from adapters.registry import engine_name
 from gateway.engines.errors import EngineBroke, EngineRefused, EngineUnreachable
 from gateway.engines.fleet.book import STRIKES_MAX
-from gateway.engines.vllm import Probe
 from gateway.routing.store import Beat
 from tests.unit.gateway.engines_pure.yard import Yard
 
@@ -119,25 +117,6 @@ async def test_a_replica_that_differs_where_another_certifies_is_taken_out_not_t
     await yard.settle()
     assert yard.rows.out() == {}
     assert yard.serving().keys() == {"a", "b"}
-
-
-async def test_the_patrol_takes_a_tenth_of_an_engines_time_and_no_more(
-    yard: Yard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await yard.verified("one")
-    answer, slow = yard.a.probe, 0.25
-
-    async def probe(model: str, prompt: Sequence[int], *, tokens: int) -> Probe:
-        yard.now += slow
-        return await answer(model, prompt, tokens=tokens)
-
-    monkeypatch.setattr(yard.a, "probe", probe)
-    monkeypatch.setattr(yard.fleet.replicas["b"], "up", False)
-    began, asked = yard.now, 0
-    while yard.now < began + 60:
-        asked += await yard.patrol.step()
-        yard.now += 0.5
-    assert 60 * 0.1 / slow * 0.8 < asked <= 60 * 0.1 / slow + 1
 
 
 async def test_an_engine_that_dies_while_it_loads_two_blames_neither_until_one_kills_it_alone(yard: Yard) -> None:
