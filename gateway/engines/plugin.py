@@ -1,15 +1,17 @@
-"""Our vLLM general plugin: cures five faults of vLLM 0.32, and says in the engine's log whether it did.
+"""Our vLLM general plugin: cures six faults of vLLM 0.32, and says in the engine's log whether it did.
 
 1. Rows without an adapter, batched with rows that have one, get the adapter of the last slot (an index of -1 reads the
    last slot): the base answers with somebody's adapter. Cured by `punica` and `grouped`.
 2. Without AMX the int8 kernel leaves `layer.weight = None`, whose device LoRA then asks for; the engine does not start.
 3. The first request that asks for logprobs compiles one comparison for most of a second, and every stream waits for it.
    Done without the compiler.
-4. Before every step each adapter of the batch is looked up in a copy of the list of all that are loaded, which takes a
+4. Processes that wait for one another's steps spin for a second after the last one: an engine that is asked something
+   twice a second never rests, and on two cores the spinning takes turns from the computing. They sleep after 1 ms.
+5. Before every step each adapter of the batch is looked up in a copy of the list of all that are loaded, which takes a
    quarter of a millisecond where a thousand are. Looked up without the copy.
-5. A request whose logits are NaN is answered with garbage and status 200. Ended with an error by `tripwire`.
+6. A request whose logits are NaN is answered with garbage and status 200. Ended with an error by `tripwire`.
 
-The first three are the CPU's alone. Nothing is changed where vLLM's internals are not the ones that were read: then one
+The first four are the CPU's alone. Nothing is changed where vLLM's internals are not the ones that were read: then one
 line, beginning with `OFF`, names the difference. `make engine-check` shows what that means for the answers;
 `graftline doctor` looks for it.
 """
@@ -19,6 +21,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import time
 from typing import Any
 
 #: What the engine's log is searched for.
@@ -29,6 +32,14 @@ OFF = "graftline plugin OFF: "
 _PUNICA = "vllm.lora.punica_wrapper.punica_cpu"
 _LAYERS = "vllm.lora.layers."
 _WORKER = "vllm.lora.worker_manager"
+_QUEUE = "vllm.distributed.device_communicators.shm_broadcast"
+
+#: How long a reader spins after its last read: one step follows the other within about that.
+SPIN_S = 0.001
+#: A writer that notifies twice within about a millisecond loses the second (its queue holds one), and a reader asleep
+#: would look again after five seconds. For as long as vLLM would have spun, it looks again this often.
+RESTLESS_S = 1.0
+LOOK_AGAIN_MS = 2
 
 #: The parameters that our methods replace one for one, as of vLLM 0.32.0.
 EXPECTED: dict[str, tuple[str, ...]] = {
@@ -49,7 +60,8 @@ def register() -> None:
     log = logging.getLogger("vllm.graftline")
     from vllm.platforms import current_platform
 
-    of_the_cpu = (_cure_mixed_batches, _cure_int8, _cure_compilation) if current_platform.is_cpu() else ()
+    cures = (_cure_mixed_batches, _cure_int8, _cure_compilation, _cure_spinning)
+    of_the_cpu = cures if current_platform.is_cpu() else ()
     if not of_the_cpu:
         log.info("%sno mixed batches to cure on %s", ON, current_platform.device_type)
     for cure in (*of_the_cpu, _cure_lookups, _trip_on_nan):
@@ -139,6 +151,28 @@ def _cure_compilation() -> str:
         plain.graftline = True
         sampler.batched_count_greater_than = plain
     return "logprobs without a compilation"
+
+
+def _cure_spinning() -> str:
+    module = importlib.import_module(_QUEUE)
+    kind, now = module.SpinCondition, time.monotonic
+    theirs, done = kind.wait, f"processes that wait sleep after {SPIN_S * 1000:g} ms"
+    if getattr(theirs, "graftline", False):
+        return done
+    if tuple(inspect.signature(theirs).parameters) != ("self", "timeout_ms"):
+        raise TypeError(f"vLLM's wait takes {inspect.signature(theirs)}, expected (self, timeout_ms)")
+    if gone := {"last_read", "busy_loop_s", "poller"}.difference(theirs.__code__.co_names):
+        raise TypeError(f"vLLM's wait does not look at {min(gone)} any more")
+
+    def wait(self: Any, timeout_ms: int | None = None) -> None:
+        self.busy_loop_s = SPIN_S
+        if now() - self.last_read < RESTLESS_S:
+            timeout_ms = LOOK_AGAIN_MS if timeout_ms is None else min(timeout_ms, LOOK_AGAIN_MS)
+        theirs(self, timeout_ms)
+
+    setattr(wait, "graftline", True)  # noqa: B010
+    kind.wait = wait
+    return done
 
 
 def _cure_lookups() -> str:
