@@ -21,14 +21,14 @@ dev: ## Install what the tests need besides.
 up: setup ## Engine, worker and gateway on :8000 with the embedded base; Ctrl-C stops them.
 	@.venv/bin/graftline up
 
-# First what needs no vLLM, in two processes; tests/sharing.py says which tests go together. Then what does, by itself: an
+# First what needs no vLLM, in three processes, which often wait; tests/sharing.py says which tests go together. Then what does, by itself: an
 # engine stands back for every other session, and starves beside a busy one. Temporary files are in memory where there
 # is room: tests write much, and wait for the disk.
 test: dev ## Everything, real vLLM included; the long claims have targets of their own.
 	@room=$$(df --output=avail -k /dev/shm 2>/dev/null | tail -n 1); \
 	folder=$$(mktemp -d -p "$$([ "$${room:-0}" -gt 6000000 ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")" graftline.XXXXXX); \
 	trap 'rm -rf "$$folder"' EXIT; export TMPDIR=$$folder; \
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not claim and not vllm" -n 2 --dist loadgroup --no-loadscope-reorder; \
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not claim and not vllm" -n 3 --dist loadgroup --no-loadscope-reorder; \
 	first=$$?; $(PY) -m pytest -q -m "vllm and not claim"; exit $$((first | $$?))
 
 check: dev ## Lint, types, import contracts and the fast tests.
@@ -76,7 +76,8 @@ bench: dev ## What experiments and their records cost, and how that grows; LARGE
 
 loop: dev ## From a file or feedback to what is served, on real vLLM. Not all of it was seen to pass yet.
 	$(PY) -m pytest -v -m claim tests/e2e/test_jobs.py tests/e2e/test_fine_tuning.py tests/e2e/test_algebra.py \
-		tests/integration/test_gate_served.py tests/integration/training tests/docs/test_readme.py
+		tests/e2e/test_lm_eval.py tests/integration/test_gate_served.py tests/integration/training \
+		tests/docs/test_readme.py
 
 resume: dev ## Kill a job's worker and training at ten random points; its adapter is the undisturbed one, bit by bit.
 	$(PY) -m loadtests.resume

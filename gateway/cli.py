@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -18,49 +20,35 @@ from gateway.engines.process.launch import BadLaunch
 from gateway.engines.process.supervisor import ChildFailed
 from gateway.errors import GatewayError
 from gateway.settings import PREFIX, SettingsError, load
-from gateway.verbs import (
-    adapters,
-    approvals,
-    convert,
-    datasets,
-    doctor,
-    evaluate,
-    experiments,
-    feedback,
-    gc,
-    jobs,
-    keys,
-    merge,
-    quantize,
-    reference,
-    review,
-    train,
-    tune,
-)
 from gateway.verbs.console import say
 from monitoring.records.errors import RecordsError
 from training.errors import TrainingError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.add_typer(adapters.app, name="adapters", help="Register, list, promote, roll back and retire adapters.")
-app.add_typer(experiments.app, name="experiments", help="Test adapters against each other on live traffic.")
-app.add_typer(approvals.app, name="approvals", help="Answer what experiments may not decide alone.")
-app.add_typer(keys.app, name="keys", help="Make, list and revoke API keys.")
-app.add_typer(review.app, name="review", help="Look at answers again: pick, label, compare, agree.")
-app.add_typer(feedback.app, name="feedback", help="Say what answers were worth, and show what was said.")
-app.add_typer(datasets.app, name="datasets", help="Build, import and show datasets.")
-app.add_typer(jobs.app, name="jobs", help="Follow, pause, resume and cancel fine-tuning jobs.")
-app.command("gc")(gc.gc)
-app.command("quantize")(quantize.quantize)
-app.command("convert")(convert.convert)
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("tune")(tune.tune)
-app.command("merge")(merge.merge)
-app.command("reduce")(merge.reduce)
-app.command("export-model")(merge.export_model)
-app.command("doctor")(doctor.doctor)
-app.command("reference")(reference.reference)
+#: Groups of verbs, each the `app` of the module of its name in `gateway/verbs/`.
+GROUPS = {
+    "adapters": "Register, list, promote, roll back and retire adapters.",
+    "experiments": "Test adapters against each other on live traffic.",
+    "approvals": "Answer what experiments may not decide alone.",
+    "keys": "Make, list and revoke API keys.",
+    "review": "Look at answers again: pick, label, compare, agree.",
+    "feedback": "Say what answers were worth, and show what was said.",
+    "datasets": "Build, import and show datasets.",
+    "jobs": "Follow, pause, resume and cancel fine-tuning jobs.",
+}
+#: Verbs by themselves, and the module in which each is a function.
+VERBS = {
+    "gc": "gc",
+    "quantize": "quantize",
+    "convert": "convert",
+    "train": "train",
+    "evaluate": "evaluate",
+    "tune": "tune",
+    "merge": "merge",
+    "reduce": "merge",
+    "export-model": "merge",
+    "doctor": "doctor",
+    "reference": "reference",
+}
 
 FORESEEN = (
     AdapterError,
@@ -77,7 +65,25 @@ FORESEEN = (
 )
 
 
-@app.command()
+def with_verbs(app: typer.Typer, words: Sequence[str]) -> typer.Typer:
+    """Add the verb that `words` begin with, or all where they name none: to import all of them takes two seconds."""
+    named = next((word for word in words if not word.startswith("-")), "")
+    mine = {command.name for command in app.registered_commands}
+    wanted = {named} if named in GROUPS or named in VERBS else mine if named in mine else {*GROUPS, *VERBS}
+    for name in VERBS:
+        if name in wanted:
+            module = importlib.import_module(f"gateway.verbs.{VERBS[name]}")
+            app.command(name)(getattr(module, name.replace("-", "_")))
+    for name, said in GROUPS.items():
+        if name in wanted:
+            app.add_typer(importlib.import_module(f"gateway.verbs.{name}").app, name=name, help=said)
+    return app
+
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command("up")
 def up(
     base: Annotated[str, typer.Option(help="The base: tidewell, a folder, or a hub id.")] = "",
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
@@ -95,7 +101,7 @@ def up(
     run(load(environ), environ, say)
 
 
-@app.command()
+@app.command("serve")
 def serve(worker: Annotated[int, typer.Option(help="This process's number among `workers`.")] = 0) -> None:
     """Run one gateway process."""
     from gateway.processes import configure_logs
@@ -105,7 +111,7 @@ def serve(worker: Annotated[int, typer.Option(help="This process's number among 
     run(load(os.environ), worker=worker)
 
 
-@app.command()
+@app.command("work")
 def work() -> None:
     """Run the worker: loads adapters into engines, moves records into the store."""
     from gateway.processes import configure_logs, run_worker
@@ -114,7 +120,7 @@ def work() -> None:
     run_worker(load(os.environ))
 
 
-@app.command()
+@app.command("config")
 def config() -> None:
     """Print every setting with its value and what it means."""
     from gateway.verbs.console import settings_table
@@ -125,7 +131,7 @@ def config() -> None:
 def main() -> None:
     """Entry point: foreseen errors become one clear message and exit code 1."""
     try:
-        code = app(standalone_mode=False)  # an `Exit` comes back as its code
+        code = with_verbs(app, sys.argv[1:])(standalone_mode=False)  # an `Exit` comes back as its code
     except FORESEEN as error:
         say(f"error ({error.code}) {error}")
         sys.exit(1)

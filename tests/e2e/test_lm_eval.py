@@ -14,7 +14,7 @@ import pytest
 from tests.beside import beside
 from tests.installation import Installation, fresh, registered
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.claim, pytest.mark.vllm, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "deploy" / "lm-eval" / "README.md").read_text()
 

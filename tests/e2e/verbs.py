@@ -1,6 +1,6 @@
 """Verbs of the CLI for tests that ask many of them: each in a process of its own, forked from this one.
 
-What a verb does, reads and prints is the same; only Python's start and two seconds of imports are left out. That the
+What a verb does, reads and prints is the same; only Python's start and its imports are left out. That the
 command starts as people type it is for `test_cli`, the README's commands and the tests on a whole installation.
 """
 
@@ -21,8 +21,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from gateway.cli import main
+from gateway.cli import GROUPS, VERBS, main
 from gateway.verbs import console
+
+for _module in {*GROUPS, *VERBS.values()}:
+    importlib.import_module(f"gateway.verbs.{_module}")  # here once, and not in each fork
 
 TIMEOUT_S = 120.0
 _LOOK_S = 0.01
