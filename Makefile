@@ -21,9 +21,9 @@ dev: ## Install what the tests need besides.
 up: setup ## Engine, worker and gateway on :8000 with the embedded base; Ctrl-C stops them.
 	@.venv/bin/graftline up
 
-# First what needs no vLLM, in three processes, which often wait; tests/sharing.py says which tests go together. Then what does, by itself: an
-# engine stands back for every other session, and starves beside a busy one. Temporary files are in memory where there
-# is room: tests write much, and wait for the disk.
+# First what needs no vLLM, in three processes, for they often wait; tests/sharing.py says which tests go together. Then
+# what does, by itself: an engine stands back for every other session, and starves beside a busy one. Temporary files are
+# in memory where there is room: tests write much, and wait for the disk.
 test: dev ## Everything, real vLLM included; the long claims have targets of their own.
 	@room=$$(df --output=avail -k /dev/shm 2>/dev/null | tail -n 1); \
 	folder=$$(mktemp -d -p "$$([ "$${room:-0}" -gt 6000000 ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")" graftline.XXXXXX); \

@@ -24,30 +24,30 @@ from gateway.verbs.console import say
 from monitoring.records.errors import RecordsError
 from training.errors import TrainingError
 
-#: Groups of verbs, each the `app` of the module of its name in `gateway/verbs/`.
+#: Groups of verbs: where each is, as `app`, and what `--help` says of it.
 GROUPS = {
-    "adapters": "Register, list, promote, roll back and retire adapters.",
-    "experiments": "Test adapters against each other on live traffic.",
-    "approvals": "Answer what experiments may not decide alone.",
-    "keys": "Make, list and revoke API keys.",
-    "review": "Look at answers again: pick, label, compare, agree.",
-    "feedback": "Say what answers were worth, and show what was said.",
-    "datasets": "Build, import and show datasets.",
-    "jobs": "Follow, pause, resume and cancel fine-tuning jobs.",
+    "adapters": ("gateway.verbs.adapters", "Register, list, promote, roll back and retire adapters."),
+    "experiments": ("gateway.verbs.experiments", "Test adapters against each other on live traffic."),
+    "approvals": ("gateway.verbs.approvals", "Answer what experiments may not decide alone."),
+    "keys": ("gateway.verbs.keys", "Make, list and revoke API keys."),
+    "review": ("gateway.verbs.review", "Look at answers again: pick, label, compare, agree."),
+    "feedback": ("gateway.verbs.feedback", "Say what answers were worth, and show what was said."),
+    "datasets": ("gateway.verbs.datasets", "Build, import and show datasets."),
+    "jobs": ("gateway.verbs.jobs", "Follow, pause, resume and cancel fine-tuning jobs."),
 }
-#: Verbs by themselves, and the module in which each is a function.
+#: Verbs by themselves: where each is, as a function of its name.
 VERBS = {
-    "gc": "gc",
-    "quantize": "quantize",
-    "convert": "convert",
-    "train": "train",
-    "evaluate": "evaluate",
-    "tune": "tune",
-    "merge": "merge",
-    "reduce": "merge",
-    "export-model": "merge",
-    "doctor": "doctor",
-    "reference": "reference",
+    "gc": "gateway.verbs.gc",
+    "quantize": "gateway.verbs.quantize",
+    "convert": "gateway.verbs.convert",
+    "train": "gateway.verbs.train",
+    "evaluate": "gateway.verbs.evaluate",
+    "tune": "gateway.verbs.tune",
+    "merge": "gateway.verbs.merge",
+    "reduce": "gateway.verbs.merge",
+    "export-model": "gateway.verbs.merge",
+    "doctor": "gateway.verbs.doctor",
+    "reference": "gateway.verbs.reference",
 }
 
 FORESEEN = (
@@ -68,15 +68,14 @@ FORESEEN = (
 def with_verbs(app: typer.Typer, words: Sequence[str]) -> typer.Typer:
     """Add the verb that `words` begin with, or all where they name none: to import all of them takes two seconds."""
     named = next((word for word in words if not word.startswith("-")), "")
-    mine = {command.name for command in app.registered_commands}
-    wanted = {named} if named in GROUPS or named in VERBS else mine if named in mine else {*GROUPS, *VERBS}
-    for name in VERBS:
+    ours = {command.name for command in app.registered_commands}
+    wanted = {named} if named in {*GROUPS, *VERBS, *ours} else {*GROUPS, *VERBS}
+    for name, module in VERBS.items():
         if name in wanted:
-            module = importlib.import_module(f"gateway.verbs.{VERBS[name]}")
-            app.command(name)(getattr(module, name.replace("-", "_")))
-    for name, said in GROUPS.items():
+            app.command(name)(getattr(importlib.import_module(module), name.replace("-", "_")))
+    for name, (module, said) in GROUPS.items():
         if name in wanted:
-            app.add_typer(importlib.import_module(f"gateway.verbs.{name}").app, name=name, help=said)
+            app.add_typer(importlib.import_module(module).app, name=name, help=said)
     return app
 
 

@@ -24,8 +24,8 @@ from typing import IO
 from gateway.cli import GROUPS, VERBS, main
 from gateway.verbs import console
 
-for _module in {*GROUPS, *VERBS.values()}:
-    importlib.import_module(f"gateway.verbs.{_module}")  # here once, and not in each fork
+for _module in (*(module for module, _ in GROUPS.values()), *VERBS.values()):
+    importlib.import_module(_module)  # here once, and not in each fork
 
 TIMEOUT_S = 120.0
 _LOOK_S = 0.01
