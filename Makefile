@@ -21,15 +21,17 @@ dev: ## Install what the tests need besides.
 up: setup ## Engine, worker and gateway on :8000 with the embedded base; Ctrl-C stops them.
 	@.venv/bin/graftline up
 
-# First what needs no vLLM, in three processes, for they often wait; tests/sharing.py says which tests go together. Then
-# what does, by itself: an engine stands back for every other session, and starves beside a busy one. Temporary files are
-# in memory where there is room: tests write much, and wait for the disk.
+SHARED := --dist loadgroup --no-loadscope-reorder
+
+# First what needs no vLLM, in three processes, for they often wait. Then what does, by itself: an engine stands back for
+# every other session, and starves beside a busy one. tests/sharing.py says which tests go together. Temporary files are in
+# memory where there is room: tests write much, and wait for the disk.
 test: dev ## Everything, real vLLM included; the long claims have targets of their own.
 	@room=$$(df --output=avail -k /dev/shm 2>/dev/null | tail -n 1); \
 	folder=$$(mktemp -d -p "$$([ "$${room:-0}" -gt 6000000 ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")" graftline.XXXXXX); \
 	trap 'rm -rf "$$folder"' EXIT; export TMPDIR=$$folder; \
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not claim and not vllm" -n 3 --dist loadgroup --no-loadscope-reorder; \
-	first=$$?; $(PY) -m pytest -q -m "vllm and not claim"; exit $$((first | $$?))
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not claim and not vllm" -n 3 $(SHARED); first=$$?; \
+	$(PY) -m pytest -q -m "vllm and not claim" -n 2 $(SHARED); exit $$((first | $$?))
 
 check: dev ## Lint, types, import contracts and the fast tests.
 	.venv/bin/ruff format --check .

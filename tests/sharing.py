@@ -1,4 +1,4 @@
-"""How the processes of `make test` share the tests that need no vLLM: what goes together, and in which order."""
+"""How the processes of `make test` share the tests: what goes together, and in which order."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ HERE = Path(__file__).parent
 APART = {
     f"integration/training/{name}.py" for name in ("test_recipes", "test_row_weights", "test_exporting", "test_convert")
 } | {"faults/test_every_step.py", "integration/test_reshaping.py"}
-#: The fixture of the gateway, engine and worker that many tests share. They go together, first of all, for each process
-#: that asks for it starts three others, which idle until its end.
-HOUSE = "house"
+#: Fixtures of the session that are several processes, and idle until its end. The tests that use one of them go together,
+#: before all others; those of the second and third need vLLM.
+HOMES = ("house", "installation", "vllm_engine")
 #: In this order, so that what is long does not begin when all else has ended; what stands nowhere here comes last.
 TURNS = ("integration/training/", "integration/", "e2e/", "faults/", "contracts/")
 
@@ -24,15 +24,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not getattr(config.option, "loadgroup", False):
         return
     for item in items:
-        if at_home(item) or place(item) not in APART:
-            item.add_marker(pytest.mark.xdist_group(HOUSE if at_home(item) else place(item)))
-    items.sort(key=lambda item: (not at_home(item), turn(item)))
+        if home(item) or place(item) not in APART:
+            item.add_marker(pytest.mark.xdist_group(home(item) or place(item)))
+    items.sort(key=lambda item: (not home(item), turn(item)))
 
 
-def at_home(item: pytest.Item) -> bool:
-    """Whether it uses the session's house, and none that its file has in its place."""
-    fixtures = getattr(item, "_fixtureinfo").name2fixturedefs.get(HOUSE, ())  # noqa: B009
-    return bool(fixtures) and fixtures[-1].scope == "session"
+def home(item: pytest.Item) -> str:
+    """The fixture among `HOMES` that it uses, if its file has no other of that name in its place."""
+    known = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009
+    for name in HOMES:
+        if name in known and known[name][-1].scope == "session":
+            return name
+    return HOMES[-1] if item.get_closest_marker("vllm") else ""  # some ask for the engine by a parameter
 
 
 def place(item: pytest.Item) -> str:
