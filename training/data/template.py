@@ -6,7 +6,7 @@ end mark, but never on a redaction placeholder.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,8 +118,10 @@ class Template:
                 prompts, tokens, self._rendered(said, ask=False), answers, strict=True
             )
         ]
-        texts = [each[2][len(each[0]) if self._apart else 0 :] for each in good if each]
-        encodings = iter(self._backend.encode_batch(texts, add_special_tokens=False))
+        if self._apart:
+            encodings = self._rests([(whole[len(prompt) :], answer) for prompt, _, whole, answer in filter(None, good)])
+        else:
+            encodings = iter(self._backend.encode_batch([each[2] for each in good if each], add_special_tokens=False))
         found: list[_Answer | Reason] = []
         for each in good:
             if each is None:
@@ -132,6 +134,15 @@ class Template:
             else:
                 found.append(self._cut(encoding, prompt, whole, answer))
         return found
+
+    def _rests(self, texts: Sequence[tuple[str, str]]) -> Iterator[Any]:
+        """Encodings of what follows the prompts, with places in the text only where an answer has a placeholder."""
+        placed = [bool(spans(answer)) for _, answer in texts]
+        found = {}
+        for wanted, encode in ((True, self._backend.encode_batch), (False, self._backend.encode_batch_fast)):
+            some = [rest for (rest, _), has in zip(texts, placed, strict=True) if has is wanted]
+            found[wanted] = iter(encode(some, add_special_tokens=False))
+        return (next(found[each]) for each in placed)
 
     def _cut(self, encoding: Any, prompt: str, whole: str, answer: str) -> _Answer | Reason:
         """Prompt and answer apart. Where a token stands across, as the server would: it sees the prompt alone."""
