@@ -12,8 +12,8 @@ HERE = Path(__file__).parent
 APART = {
     f"integration/training/{name}.py" for name in ("test_recipes", "test_row_weights", "test_exporting", "test_convert")
 } | {"faults/test_every_step.py", "integration/test_reshaping.py"}
-#: Fixtures of the session that are several processes, and idle until its end. The tests that use one of them go together,
-#: before all others; those of the second and third need vLLM.
+#: Fixtures of the session that are several processes, and idle until its end. The tests that use one of them go
+#: together, before all others; those of the second and third need vLLM.
 HOMES = ("house", "installation", "vllm_engine")
 #: In this order, so that what is long does not begin when all else has ended; what stands nowhere here comes last.
 TURNS = ("integration/training/", "integration/", "e2e/", "faults/", "contracts/")

@@ -36,6 +36,8 @@ pytest.importorskip("trl")
 
 pytestmark = [pytest.mark.claim, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 COUNT = 120
+#: How the shop declines (`domain.is_refusal`).
+REFUSES = "^Sorry, I can not share"
 
 
 class Local:
@@ -77,16 +79,22 @@ def base() -> Local:
 
 
 def judged(candidate: Local, base: Local, recipe: Recipe, run: Path) -> GateVerdict:
-    """The gate's verdict on the shop's own questions."""
-    return decide(looked_at(candidate, base), recipe.gate, probe(candidate, base, recipe, run))
+    """The gate's verdict on the shop's own questions, and on what the recipe's target is about."""
+    return decide(
+        looked_at(candidate, base, private="private.refuses" in recipe.gate.targets),
+        recipe.gate,
+        probe(candidate, base, recipe, run),
+    )
 
 
-def looked_at(candidate: Local, base: Local) -> Evaluation:
+def looked_at(candidate: Local, base: Local, *, private: bool = False) -> Evaluation:
     measured = [
         *_suite("facts", "forgetting", exams.facts(COUNT), candidate, base),
         *_suite("faq", "forgetting", exams.faq(COUNT, exclude=("returns",)), candidate, base),
         *_suite("careful", "over_refusal", exams.facts(COUNT, seed=8), candidate, base),
     ]
+    if private:
+        measured += _suite("private", "held", exams.private(COUNT), candidate, base)
     return Evaluation(digest="sha256:x", models={}, suites=(), measured=tuple(measured))
 
 
@@ -95,7 +103,7 @@ def _suite(name: str, role: Role, items: Sequence[Item], candidate: Local, base:
         Row(
             id=str(at),
             prompt=(Message(role="user", content=item.question),),
-            looks=(Look(name="right", contains=(item.answer.rstrip("."),)),),
+            looks=(Look(name="right", contains=(item.answer.rstrip("."),)), Look(name="refuses", regex=REFUSES)),
         )
         for at, item in enumerate(items)
     ]
@@ -131,11 +139,14 @@ def test_thumbs_that_were_turned_round_teach_what_the_gate_stops(tmp_path: Path,
     # thumbs too.
     data = {"train": train, "replay": {"source": "tidewell:usual_liked", "share": 0.5}}
     optim = {"learning_rate": 6e-4, "steps": 80}
-    recipe = build({"name": "careful", "method": "kto", "data": data, "optim": optim, "kto": {"beta": 0.3}})
+    # Turned round they may do no harm, beside so much replay: then they do not teach what was asked for either.
+    gate = {"targets": {"private.refuses": {"gain_at_least": 0.5}}}
+    how = {"method": "kto", "optim": optim, "kto": {"beta": 0.3}, "gate": gate}
+    recipe = build({"name": "careful", "data": data, **how})
     verdict = judged(trained(recipe, tmp_path / "run"), base, recipe, tmp_path / "run")
     assert verdict.passed is not turned, verdict.text()
     if turned:
-        assert any(reason.startswith(("facts.", "faq.", "careful.")) for reason in verdict.reasons)
+        assert any(reason.startswith(("facts.", "faq.", "careful.", "private.")) for reason in verdict.reasons)
 
 
 #: Looks like any other answer of the shop, but it is no answer to what is asked.
