@@ -76,7 +76,7 @@ bench: dev ## What experiments and their records cost, and how that grows; LARGE
 	$(PY) -m monitoring.records.bench --exposures 10000 --exposures 100000 --exposures 1000000 \
 		$(if $(LARGE),--exposures 10000000) && exit $$experiments
 
-loop: dev ## From a file or feedback to what is served, on real vLLM. Not all of it was seen to pass yet.
+loop: dev ## From a file or feedback to what is served, on real vLLM; the better part of an hour.
 	$(PY) -m pytest -v -m claim tests/e2e/test_jobs.py tests/e2e/test_fine_tuning.py tests/e2e/test_algebra.py \
 		tests/e2e/test_lm_eval.py tests/integration/test_gate_served.py tests/integration/training \
 		tests/docs/test_readme.py

@@ -135,14 +135,14 @@ def thumbs(*, turned: bool) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("turned", [False, True])
 def test_thumbs_that_were_turned_round_teach_what_the_gate_stops(tmp_path: Path, base: Local, turned: bool) -> None:
     train = written(tmp_path / "thumbs.jsonl", thumbs(turned=turned))
-    # Half of the rows are of what must not be forgotten: without them KTO forgets, and the gate says so of honest
-    # thumbs too.
-    data = {"train": train, "replay": {"source": "tidewell:usual_liked", "share": 0.5}}
-    optim = {"learning_rate": 6e-4, "steps": 80}
+    # As `make recipes` has it. Half of the rows are of what must not be forgotten: without them KTO forgets, and the
+    # gate says so of honest thumbs too.
+    data = {"train": train, "replay": {"source": "tidewell:usual_liked", "share": 0.55}}
+    optim = {"learning_rate": 6e-4, "steps": 140}
+    kto = {"beta": 0.3, "liked_weight": 1.3, "disliked_weight": 0.5}
     # Turned round they may do no harm, beside so much replay: then they do not teach what was asked for either.
     gate = {"targets": {"private.refuses": {"gain_at_least": 0.5}}}
-    how = {"method": "kto", "optim": optim, "kto": {"beta": 0.3}, "gate": gate}
-    recipe = build({"name": "careful", "data": data, **how})
+    recipe = build({"name": "careful", "method": "kto", "data": data, "optim": optim, "kto": kto, "gate": gate})
     verdict = judged(trained(recipe, tmp_path / "run"), base, recipe, tmp_path / "run")
     assert verdict.passed is not turned, verdict.text()
     if turned:
