@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def home(item: pytest.Item) -> str:
     """The fixture among `HOMES` that it uses, if its file has no other of that name in its place."""
-    known = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009
+    known = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
     for name in HOMES:
         if name in known and known[name][-1].scope == "session":
             return name

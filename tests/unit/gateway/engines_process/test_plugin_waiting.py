@@ -46,8 +46,7 @@ def test_a_reader_sleeps_soon_and_looks_again_though_nobody_woke_it(reader: Any)
 
 def test_a_reader_that_rests_is_woken(reader: Any) -> None:
     reader.last_read = time.monotonic() - 10
-    time.sleep(0.05)  # until the writer knows of its reader
-    waking = threading.Timer(0.1, reader.writer.notify)
+    waking = threading.Timer(0.1, reader.writer.notify)  # by then the writer knows of its reader
     waking.start()
     began = time.monotonic()
     reader.wait(timeout_ms=5000)
