@@ -17,8 +17,9 @@ def yield_to_others(pid: int, nice: int) -> None:
     """Let the session that `pid` leads stand back for other sessions, by a nice value of 0 to 19.
 
     Linux shares processors between sessions first (autogroups). Without our plugin vLLM's processes spin while they
-    wait for each other, and on a small machine a gateway of another session was seen to wait 0.8 s for its turn, a whole stream long,
-    whatever its own nice value. Nothing happens where the kernel has no autogroups: there is nothing to mend there.
+    wait for each other, and on a small machine a gateway of another session was seen to wait 0.8 s for its turn, a
+    whole stream long, whatever its own nice value. Nothing happens where the kernel has no autogroups: there is nothing
+    to mend there.
     """
     with suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text(f"{nice}\n")
