@@ -23,7 +23,8 @@ _DEADLINE = "it was still running at its deadline"
 #: What is bound to its processor gets more than this share of one, unless the machine is far too busy for a verdict.
 _STARVED_SHARE = 0.25
 #: Where others are served from the same processors, streams stand still for as long as a try has one: its share is cut
-#: into pieces that nobody notices. A low priority does not do that; beside an engine whose processes spun it got none at all.
+#: into pieces that nobody notices. A low priority does not do that; beside an engine whose processes spun it
+#: got none at all.
 SPELL_S, REST_S = 0.003, 0.009
 #: What goes wrong inside torch, PEFT, safetensors (whose error is a plain Exception of its own) and Python. Anything
 #: else ends the child without a word, which is an answer too.
